@@ -1,0 +1,356 @@
+"""The executable schema: `schema.graphql` and a resolver for every field that is more than an attribute."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from graphql import (
+    GraphQLError,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    GraphQLResolveInfo,
+    GraphQLScalarType,
+    GraphQLSchema,
+    build_schema,
+)
+
+from devstore.customers import COUNT_DEFAULT_MAX, CustomerDetails
+from devstore.definitions import Definition, Outcome, slot_of
+from devstore.gids import Gid, parse_gid
+from devstore.metafields import OWNER_TYPES, Slot
+from devstore.pages import PageRequest, cut, cut_list, search_ids
+from devstore.set_metafields import InvalidIdError
+from devstore.shops import Shop
+from devstore.values import resolve_namespace
+from devstore.views import (
+    AppInstallationView,
+    CustomerView,
+    DefinitionView,
+    MetafieldView,
+    OwnerView,
+    ShopView,
+)
+
+SDL_PATH = Path(__file__).with_name("schema.graphql")
+
+_UPPER = re.compile(r"(?<!^)(?=[A-Z])")
+_Input = Mapping[str, object]
+# The context of every execution is the shop that is called.
+_Info = GraphQLResolveInfo[Shop]
+
+
+def load_schema() -> GraphQLSchema:
+    """Build the schema. The context of an execution is the `Shop` that is called."""
+    schema = build_schema(SDL_PATH.read_text(encoding="utf-8"))
+    for kind in schema.type_map.values():
+        if isinstance(kind, GraphQLInterfaceType):
+            kind.resolve_type = _resolve_type
+        elif isinstance(kind, GraphQLObjectType) and not kind.name.startswith("__"):
+            for name, field in kind.fields.items():
+                field.resolve = _RESOLVERS.get(f"{kind.name}.{name}") or _attribute(name)
+                for argument_name, argument in field.args.items():
+                    argument.out_name = _snake(argument_name)
+    # Shopify prints 64-bit numbers as text, since JavaScript would round them.
+    cast("GraphQLScalarType", schema.type_map["UnsignedInt64"]).coerce_output_value = _as_text
+    return schema
+
+
+def invalid_gid(text: str) -> GraphQLError:
+    """The error for something that is no global id, written into the document itself."""
+    extensions = {"code": "argumentLiteralsIncompatible", "typeName": "CoercionError"}
+    return GraphQLError(f"Invalid global id '{text}'", extensions=extensions)
+
+
+def _snake(name: str) -> str:
+    return _UPPER.sub("_", name).lower()
+
+
+def _attribute(name: str) -> Callable[[object, _Info], object]:
+    attribute = _snake(name)
+
+    def resolve(source: object, _info: _Info) -> object:
+        if isinstance(source, dict):
+            return cast("dict[str, object]", source).get(name)
+        return cast("object", getattr(source, attribute))
+
+    return resolve
+
+
+def _resolve_type(value: object, _info: object, _abstract: object) -> str:
+    return cast("OwnerView", value).graphql_type
+
+
+def _as_text(value: object) -> str:
+    return str(value)
+
+
+def _gid(text: str) -> Gid:
+    gid = parse_gid(text)
+    if gid is None:
+        raise invalid_gid(text)
+    return gid
+
+
+def _gid_of(text: str, kind: str) -> Gid:
+    gid = _gid(text)
+    if gid.kind != kind:
+        raise GraphQLError(f"Invalid id: {text}", extensions={"code": "RESOURCE_NOT_FOUND"})
+    return gid
+
+
+# ---------------------------------------------------------------------------------------------------- queries
+
+
+def _query_shop(_root: object, info: _Info) -> ShopView:
+    return ShopView(info.context)
+
+
+def _query_installation(_root: object, _info: _Info) -> AppInstallationView:
+    return AppInstallationView()
+
+
+def _query_customer(_root: object, info: _Info, id: str) -> CustomerView | None:  # noqa: A002  # the schema's name
+    return cast("CustomerView | None", _node(info.context, _gid_of(id, "Customer")))
+
+
+def _query_node(_root: object, info: _Info, id: str) -> object:  # noqa: A002  # the schema's name
+    return _node(info.context, _gid(id))
+
+
+def _query_nodes(_root: object, info: _Info, ids: Sequence[str]) -> list[object]:
+    gids = [_gid(text) for text in ids]
+    return [_node(info.context, gid) for gid in gids]
+
+
+def _node(shop: Shop, gid: Gid) -> object:
+    """Any object by id; None if there is none, of whatever type."""
+    if gid.kind == "Customer":
+        return CustomerView(shop, gid.number) if shop.customers.exists(gid.number) else None
+    if gid == shop.gid:
+        return ShopView(shop)
+    if gid.kind == "Metafield":
+        stored = shop.metafields.find(gid.number)
+        return MetafieldView(shop, stored) if stored else None
+    if gid.kind == "MetafieldDefinition":
+        definition = shop.definitions.find(gid.number)
+        return DefinitionView(shop, definition) if definition else None
+    installation = AppInstallationView()
+    return installation if str(gid) == installation.id else None
+
+
+def _query_customers(
+    _root: object, info: _Info, *, query: str | None = None, **page: object
+) -> dict[str, object]:
+    shop = info.context
+    found = cut(
+        _page_request(page),
+        search_ids(query),
+        lambda span, limit, backwards: shop.customers.page(span, limit, backwards=backwards),
+    )
+    return found.as_connection([CustomerView(shop, number) for number in found.numbers])
+
+
+def _query_customers_count(
+    _root: object,
+    info: _Info,
+    *,
+    limit: int | None = COUNT_DEFAULT_MAX,
+    query: str | None = None,
+) -> dict[str, object]:
+    # One more than the limit tells an exact count from a floor.
+    count = info.context.customers.count(search_ids(query), None if limit is None else limit + 1)
+    capped = limit is not None and count > limit
+    return {"count": limit if capped else count, "precision": "AT_LEAST" if capped else "EXACT"}
+
+
+def _query_definition(
+    _root: object,
+    info: _Info,
+    *,
+    id: str | None = None,  # noqa: A002  # the schema's name
+    identifier: _Input | None = None,
+) -> DefinitionView | None:
+    return _definition_view(info, _find_definition(info, id, identifier))
+
+
+def _query_definitions(
+    _root: object,
+    info: _Info,
+    *,
+    owner_type: str,
+    namespace: str | None = None,
+    key: str | None = None,
+    pinned_status: str = "ANY",
+    **page: object,
+) -> dict[str, object]:
+    shop = info.context
+    wanted = None if namespace is None else resolve_namespace(namespace)
+    by_number = {
+        one.number: one
+        for one in shop.definitions.of_type(owner_type)
+        if (wanted is None or one.slot.namespace == wanted)
+        and (key is None or one.slot.key == key)
+        and (pinned_status == "ANY" or (one.pinned_position is not None) == (pinned_status == "PINNED"))
+    }
+    found = cut_list(_page_request(page), list(by_number))
+    return found.as_connection([DefinitionView(shop, by_number[number]) for number in found.numbers])
+
+
+def _owner_metafield(
+    owner: OwnerView, info: _Info, key: str, namespace: str | None = None
+) -> MetafieldView | None:
+    shop = info.context
+    stored = shop.metafields.get(owner.slot(namespace, key), owner.number)
+    return MetafieldView(shop, stored) if stored else None
+
+
+def _owner_metafields(
+    owner: OwnerView,
+    info: _Info,
+    *,
+    namespace: str | None = None,
+    keys: Sequence[str] | None = None,
+    **page: object,
+) -> dict[str, object]:
+    shop = info.context
+    wanted = None if namespace is None else resolve_namespace(namespace)
+    # Keys may carry their namespace ("loyalty.points_balance") or rely on the argument.
+    full = None if keys is None else {key if "." in key else f"{wanted}.{key}" for key in keys}
+    by_number = {
+        one.number: one
+        for one in shop.metafields.of_owner(OWNER_TYPES[owner.graphql_type], owner.number)
+        if (wanted is None or one.slot.namespace == wanted)
+        and (full is None or f"{one.slot.namespace}.{one.slot.key}" in full)
+    }
+    found = cut_list(_page_request(page), list(by_number))
+    return found.as_connection([MetafieldView(shop, by_number[number]) for number in found.numbers])
+
+
+def _page_request(page: Mapping[str, object]) -> PageRequest:
+    return PageRequest(
+        first=cast("int | None", page.get("first")),
+        last=cast("int | None", page.get("last")),
+        after=cast("str | None", page.get("after")),
+        before=cast("str | None", page.get("before")),
+        reverse=bool(page.get("reverse")),
+    )
+
+
+def _find_definition(info: _Info, gid: str | None, identifier: _Input | None) -> Definition | None:
+    definitions = info.context.definitions
+    if identifier is not None:
+        return definitions.get(slot_of(identifier))
+    return None if gid is None else definitions.find(_gid_of(gid, "MetafieldDefinition").number)
+
+
+def _definition_view(info: _Info, definition: Definition | None) -> DefinitionView | None:
+    return DefinitionView(info.context, definition) if definition else None
+
+
+# -------------------------------------------------------------------------------------------------- mutations
+
+
+def _metafields_set(_root: object, info: _Info, metafields: Sequence[_Input]) -> dict[str, object]:
+    shop = info.context
+    try:
+        result = shop.setter.run(metafields, shop, shop.now_s())
+    except InvalidIdError as error:
+        raise GraphQLError(f"Invalid id: {error}", extensions={"code": "RESOURCE_NOT_FOUND"}) from error
+    shown = None if result.metafields is None else [MetafieldView(shop, one) for one in result.metafields]
+    return {"metafields": shown, "userErrors": result.errors}
+
+
+def _metafields_delete(_root: object, info: _Info, metafields: Sequence[_Input]) -> dict[str, object]:
+    shop = info.context
+    deleted: list[_Input | None] = []
+    with shop.storage.transaction():
+        for one in metafields:
+            owner = _gid(cast("str", one["ownerId"]))
+            owner_type = OWNER_TYPES.get(owner.kind, "")
+            slot = Slot(owner_type, resolve_namespace(cast("str", one["namespace"])), cast("str", one["key"]))
+            deleted.append(one if shop.metafields.delete(slot, owner.number) else None)
+    return {"deletedMetafields": deleted, "userErrors": ()}
+
+
+def _definition_create(_root: object, info: _Info, definition: _Input) -> dict[str, object]:
+    return _outcome(info, "createdDefinition", info.context.definitions.create(definition))
+
+
+def _definition_update(_root: object, info: _Info, definition: _Input) -> dict[str, object]:
+    return _outcome(info, "updatedDefinition", info.context.definitions.update(definition))
+
+
+def _definition_pin(
+    _root: object,
+    info: _Info,
+    *,
+    definition_id: str | None = None,
+    identifier: _Input | None = None,
+) -> dict[str, object]:
+    found = _find_definition(info, definition_id, identifier)
+    return _outcome(info, "pinnedDefinition", info.context.definitions.pin(found))
+
+
+def _definition_unpin(
+    _root: object,
+    info: _Info,
+    *,
+    definition_id: str | None = None,
+    identifier: _Input | None = None,
+) -> dict[str, object]:
+    found = _find_definition(info, definition_id, identifier)
+    return _outcome(info, "unpinnedDefinition", info.context.definitions.unpin(found))
+
+
+def _outcome(info: _Info, name: str, outcome: Outcome) -> dict[str, object]:
+    return {name: _definition_view(info, outcome.definition), "userErrors": outcome.errors}
+
+
+def _customer_create(_root: object, info: _Info, input: _Input) -> dict[str, object]:  # noqa: A002  # the schema's name
+    shop = info.context
+    details = CustomerDetails(
+        email=cast("str | None", input.get("email")),
+        first_name=cast("str | None", input.get("firstName")),
+        last_name=cast("str | None", input.get("lastName")),
+        note=cast("str | None", input.get("note")),
+        tags=tuple(cast("Sequence[str]", input.get("tags") or ())),
+    )
+    if not (details.email or details.first_name or details.last_name):
+        message = "A name, phone number, or email address must be present"
+        return {"customer": None, "userErrors": [{"field": None, "message": message}]}
+    return {"customer": CustomerView(shop, shop.customers.create(details, shop.now_s())), "userErrors": ()}
+
+
+def _customer_delete(_root: object, info: _Info, input: _Input) -> dict[str, object]:  # noqa: A002  # the schema's name
+    shop = info.context
+    gid = _gid_of(cast("str", input["id"]), "Customer")
+    payload: dict[str, object] = {"shop": ShopView(shop), "deletedCustomerId": None, "userErrors": ()}
+    if shop.delete_customer(gid.number):
+        return payload | {"deletedCustomerId": str(gid)}
+    return payload | {"userErrors": [{"field": ["id"], "message": "Customer can't be found"}]}
+
+
+_RESOLVERS: dict[str, Callable[..., object]] = {
+    "QueryRoot.currentAppInstallation": _query_installation,
+    "QueryRoot.customer": _query_customer,
+    "QueryRoot.customers": _query_customers,
+    "QueryRoot.customersCount": _query_customers_count,
+    "QueryRoot.metafieldDefinition": _query_definition,
+    "QueryRoot.metafieldDefinitions": _query_definitions,
+    "QueryRoot.node": _query_node,
+    "QueryRoot.nodes": _query_nodes,
+    "QueryRoot.shop": _query_shop,
+    "Customer.metafield": _owner_metafield,
+    "Customer.metafields": _owner_metafields,
+    "Shop.metafield": _owner_metafield,
+    "Shop.metafields": _owner_metafields,
+    "Mutation.customerCreate": _customer_create,
+    "Mutation.customerDelete": _customer_delete,
+    "Mutation.metafieldDefinitionCreate": _definition_create,
+    "Mutation.metafieldDefinitionPin": _definition_pin,
+    "Mutation.metafieldDefinitionUnpin": _definition_unpin,
+    "Mutation.metafieldDefinitionUpdate": _definition_update,
+    "Mutation.metafieldsDelete": _metafields_delete,
+    "Mutation.metafieldsSet": _metafields_set,
+}

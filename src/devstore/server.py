@@ -1,0 +1,187 @@
+"""The running server: uvicorn on a socket of its own, in the caller's loop or in a thread."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from devstore.clock import SYSTEM_CLOCK, Clock
+from devstore.control import control_routes
+from devstore.faults import Latency
+from devstore.shops import Shop, ShopSpec, open_shop, stored_domains
+from devstore.storage import Storage
+from devstore.web import ABORT, AdminEndpoint, World
+
+_BACKLOG = 2_048
+_KEEP_ALIVE_S = 75
+_SHUTDOWN_S = 1
+_START_S = 30
+
+DEMO_SHOP = ShopSpec("demo.myshopify.com", "shpat_devstore")
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's own protocol, letting the application cut the connection."""
+
+    def on_message_begin(self) -> None:
+        """Start a request's scope, with the way out in it."""
+        super().on_message_begin()
+        # ASGI has no way to say "hang up"; its extensions are the place for what it lacks.
+        self.scope["extensions"] = {ABORT: self._abort}  # pyright: ignore[reportGeneralTypeIssues]  # typed without
+
+    def _abort(self) -> None:
+        self.transport.abort()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers (they belong to whoever runs it), telling when it is ready."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals alone."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening and say so."""
+        await super().startup(sockets)
+        self.ready.set()
+
+
+class DevStore:
+    """A development store that listens on loopback.
+
+    Use it as an async context manager to serve from the running loop (its shops may then be looked at
+    directly), or as a plain one to serve from a thread (talk to it over HTTP only). Either way it is stopped,
+    and its state file closed, when the block ends.
+
+    Args:
+        shops: the shops to hold, beside those of the state file.
+        host: address to listen on.
+        port: port to listen on; 0 picks a free one.
+        state: file that keeps the shops between runs; None keeps them in memory.
+        clock: what the buckets, timestamps and the call log go by.
+        latency: how long answers take.
+
+    Raises:
+        OSError: the address is taken.
+        sqlite3.Error: the state file is unusable.
+    """
+
+    def __init__(
+        self,
+        shops: Sequence[ShopSpec] = (DEMO_SHOP,),
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        state: Path | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        latency: Latency | None = None,
+    ) -> None:
+        self._storage = Storage(state)
+        named = {spec.domain for spec in shops}
+        kept = [ShopSpec(domain) for domain in stored_domains(self._storage) if domain not in named]
+        opened = [open_shop(self._storage, spec, clock) for spec in (*kept, *shops)]
+        self.world = World({shop.domain: shop for shop in opened}, clock, latency=latency or Latency())
+        self._socket = socket.create_server((host, port), backlog=_BACKLOG)
+        self._thread: threading.Thread | None = None
+        self._stop: Callable[[], object] | None = None
+        self._stack = contextlib.AsyncExitStack()
+
+    @property
+    def origin(self) -> str:
+        """Where it listens: `http://127.0.0.1:PORT`."""
+        host, port = cast("tuple[str, int]", self._socket.getsockname()[:2])
+        return f"http://{host}:{port}"
+
+    @property
+    def admin_origin(self) -> str:
+        """What a client sets as a shop's Admin API origin, `{shop}` standing for the shop's domain."""
+        return f"{self.origin}/{{shop}}"
+
+    def shop(self, domain: str = DEMO_SHOP.domain) -> Shop:
+        """A shop it holds, to look at from the loop it is served from.
+
+        Raises:
+            KeyError: there is no such shop.
+        """
+        return self.world.shops[domain]
+
+    async def __aenter__(self) -> Self:
+        """Serve from the running loop."""
+        await self._stack.enter_async_context(self._serving())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop serving and close the state."""
+        await self._stack.__aexit__(kind, error, trace)
+
+    def __enter__(self) -> Self:
+        """Serve from a thread of its own."""
+        ready = threading.Event()
+
+        async def main() -> None:
+            async with self._serving():
+                loop, done = asyncio.get_running_loop(), asyncio.Event()
+                self._stop = lambda: loop.call_soon_threadsafe(done.set)
+                ready.set()
+                await done.wait()
+
+        self._thread = threading.Thread(target=asyncio.run, args=(main(),), name="devstore", daemon=True)
+        self._thread.start()
+        if not ready.wait(_START_S):
+            raise TimeoutError(f"devstore did not start within {_START_S} s")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the thread and close the state."""
+        if self._stop is not None and self._thread is not None:
+            self._stop()
+            self._thread.join()
+
+    @contextlib.asynccontextmanager
+    async def _serving(self) -> AsyncGenerator[None]:
+        endpoint = AdminEndpoint(self.world)
+        path = "/admin/api/{version}/graphql.json"
+        routes = [
+            *control_routes(self.world, self._storage),
+            Route(path, endpoint.serve, methods=["POST"]),
+            Route(f"/{{shop}}{path}", endpoint.serve, methods=["POST"]),
+        ]
+        config = uvicorn.Config(
+            Starlette(routes=routes),
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_level="error",
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_SHUTDOWN_S,
+        )
+        server = _Server(config)
+        running = asyncio.create_task(server.serve(sockets=[self._socket]))
+        try:
+            await server.ready.wait()
+            yield
+        finally:
+            server.should_exit = True
+            await running
+            self._socket.close()
+            self._storage.close()

@@ -1,0 +1,1 @@
+"""Who a customer is: our id beside Shopify's. Knows PostgreSQL only."""

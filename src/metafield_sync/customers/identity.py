@@ -1,0 +1,112 @@
+"""A customer's two ids, and finding one by either."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NewType
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from metafield_sync.errors import AppError
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+    from metafield_sync.db.database import ShopId
+
+CustomerId = NewType("CustomerId", UUID)
+"""Ours."""
+ShopifyCustomerId = NewType("ShopifyCustomerId", int)
+"""Shopify's: the number at the end of `gid://shopify/Customer/…`. Beyond 2^53, so a string of digits in JSON."""
+
+SHOPIFY_ID_MAX = 2**63 - 1
+
+
+class CustomerNotFound(AppError):
+    """No such customer in this shop. Another shop's customer looks the same: their existence is not ours to tell."""
+
+    code = "customer_not_found"
+    status = 404
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """One customer of one shop, without the balance: that is the ledger's to say."""
+
+    id: CustomerId
+    shopify_customer_id: ShopifyCustomerId
+
+
+async def ensure_customer(
+    conn: AsyncConnection, shop_id: ShopId, shopify_customer_id: ShopifyCustomerId
+) -> tuple[CustomerId, bool]:
+    """The customer with this Shopify id, created at a balance of 0 if new.
+
+    Returns:
+        Our id, and whether it was created now.
+    """
+    async with conn.cursor() as cur:
+        await cur.execute(ENSURE_CUSTOMER, {"shop": shop_id, "shopify": shopify_customer_id})
+        made = await cur.fetchone()
+        if made is not None:
+            return CustomerId(made[0]), True
+        return (await find_by_shopify_id(conn, shop_id, shopify_customer_id)).id, False
+
+
+ENSURE_CUSTOMER = """
+insert into customers (shop_id, shopify_customer_id)
+values (%(shop)s, %(shopify)s)
+on conflict (shop_id, shopify_customer_id) do nothing
+returning id
+"""
+
+
+async def find_by_shopify_id(
+    conn: AsyncConnection, shop_id: ShopId, shopify_customer_id: ShopifyCustomerId
+) -> Customer:
+    """Look a customer up by Shopify's id.
+
+    Raises:
+        CustomerNotFound: the shop has none with it.
+    """
+    async with conn.cursor(row_factory=class_row(Customer)) as cur:
+        await cur.execute(FIND_BY_SHOPIFY_ID, {"shop": shop_id, "shopify": shopify_customer_id})
+        found = await cur.fetchone()
+    if found is None:
+        raise CustomerNotFound(
+            f"This shop has no customer with the Shopify id {shopify_customer_id}. "
+            "A posting that names it, or POST /api/customers, creates it."
+        )
+    return found
+
+
+FIND_BY_SHOPIFY_ID = """
+select id, shopify_customer_id
+from customers
+where shop_id = %(shop)s and shopify_customer_id = %(shopify)s
+"""
+
+
+async def require_customer(conn: AsyncConnection, shop_id: ShopId, customer_id: CustomerId) -> Customer:
+    """Look a customer up by our id.
+
+    Raises:
+        CustomerNotFound: the shop has none with it.
+    """
+    async with conn.cursor(row_factory=class_row(Customer)) as cur:
+        await cur.execute(FIND_BY_ID, {"shop": shop_id, "customer": customer_id})
+        found = await cur.fetchone()
+    if found is None:
+        raise CustomerNotFound(
+            f"This shop has no customer {customer_id}. "
+            "Look them up by Shopify id: GET /api/customers?shopifyCustomerId=…"
+        )
+    return found
+
+
+FIND_BY_ID = """
+select id, shopify_customer_id
+from customers
+where shop_id = %(shop)s and id = %(customer)s
+"""

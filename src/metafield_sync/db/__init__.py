@@ -1,0 +1,1 @@
+"""PostgreSQL: the server we carry, the schema, and connections that act for one shop with no privilege to spare."""

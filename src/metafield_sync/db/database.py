@@ -1,0 +1,83 @@
+"""Connections for the running program. Every transaction gives up its privileges and names its shop first."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NewType
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from metafield_sync.db.migrate import CONNECT_TIMEOUT_S, DatabaseUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ShopId = NewType("ShopId", int)
+"""Our number for a shop; the first column of every key."""
+
+POOL_CONNECTIONS_MAX = 20
+POOL_WAIT_S = 10
+"""How long a request waits for a free connection before it is told the database is busy."""
+
+
+class Database:
+    """A pool of connections to one PostgreSQL. Open it with `async with`."""
+
+    def __init__(self, conninfo: str, *, connections_max: int = POOL_CONNECTIONS_MAX) -> None:
+        # Autocommit: a single statement is its own transaction and one round trip; longer ones open theirs below.
+        self._pool = AsyncConnectionPool(
+            conninfo,
+            min_size=1,
+            max_size=connections_max,
+            timeout=POOL_WAIT_S,
+            open=False,
+            kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S},
+        )
+
+    async def __aenter__(self) -> Database:
+        await self._pool.open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def shop(self, shop_id: ShopId) -> AsyncIterator[AsyncConnection]:
+        """One transaction that sees and touches `shop_id`'s rows alone; committed at the end, rolled back on an error.
+
+        BEGIN, the role and the shop travel with the first statement (a pipeline), so they cost no round trip.
+
+        Raises:
+            DatabaseUnusable: no connection could be had.
+        """
+        async with self.connection() as conn, conn.pipeline(), conn.transaction():
+            await conn.execute("select act_for_shop(%s)", (shop_id,))
+            yield conn
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """A connection in autocommit, for one statement that takes its role itself (a function such as post_entries).
+
+        Raises:
+            DatabaseUnusable: no connection could be had.
+        """
+        try:
+            async with self._pool.connection() as conn:
+                yield conn
+        except PoolTimeout as error:
+            raise DatabaseUnusable("The database is unreachable or overloaded; try again in a moment.") from error
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None or error.sqlstate.startswith(("57P", "08")):
+                raise DatabaseUnusable("The connection to the database was lost; try again in a moment.") from error
+            raise
+
+    @asynccontextmanager
+    async def unscoped(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction in our unprivileged role that acts for no shop: `shops`, and the functions that find one.
+
+        Every other table looks empty from here.
+        """
+        async with self.shop(ShopId(0)) as conn:
+            yield conn

@@ -1,0 +1,352 @@
+-- The ledger: who has points, every change of them, and the one function that writes a change.
+
+-- Shopify's number_integer ends at ±(2^53 − 1); a balance must always be showable.
+create domain points as bigint check (value between -9007199254740991 and 9007199254740991);
+
+create table customers (
+  shop_id integer not null references shops (id),
+  id uuid not null default gen_random_uuid(),
+  shopify_customer_id bigint not null,
+  current_balance points not null default 0,
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (shop_id, id),
+  constraint customers_shopify_id_unique unique (shop_id, shopify_customer_id),
+  constraint customers_shopify_id_positive check (shopify_customer_id > 0)
+)
+with (fillfactor = 85); -- room on the page, so that a changed balance needs no index entry (HOT)
+
+-- Nothing personal in here: free text lives in ledger_metadata, which redaction may empty. An entry's public id is its
+-- customer and its sequence, which saves the bytes of an id of its own and of the index that would carry it.
+create table ledger_entries (
+  shop_id integer not null,
+  customer_id uuid not null,
+  sequence bigint not null,
+  amount points not null,
+  balance_after points not null,
+  reverses bigint,
+  occurred_at timestamptz not null,
+  created_at timestamptz not null,
+  reason text not null,
+  actor text not null,
+  external_id text,
+  primary key (shop_id, customer_id, sequence),
+  foreign key (shop_id, customer_id) references customers (shop_id, id),
+  constraint ledger_entries_amount_not_zero check (amount <> 0),
+  constraint ledger_entries_sequence_positive check (sequence > 0)
+);
+create unique index ledger_entries_external_id_unique
+on ledger_entries (shop_id, customer_id, external_id) where external_id is not null;
+create unique index ledger_entries_reversed_once
+on ledger_entries (shop_id, customer_id, reverses) where reverses is not null;
+-- "Which entries did order 1001 make?" when the customer is not known.
+create index ledger_entries_by_external_id
+on ledger_entries (shop_id, external_id, reason) where external_id is not null;
+
+create table ledger_metadata (
+  shop_id integer not null,
+  customer_id uuid not null,
+  sequence bigint not null,
+  metadata jsonb not null,
+  primary key (shop_id, customer_id, sequence),
+  foreign key (shop_id, customer_id, sequence) references ledger_entries (shop_id, customer_id, sequence)
+);
+
+-- Each time a stored balance was found not to be the sum of its entries.
+create table balance_corrections (
+  shop_id integer not null,
+  id bigint generated always as identity,
+  customer_id uuid not null,
+  stored points not null,
+  calculated points not null,
+  found_by text not null,
+  run_id uuid,
+  corrected_at timestamptz not null default clock_timestamp(),
+  primary key (shop_id, id),
+  foreign key (shop_id, customer_id) references customers (shop_id, id),
+  constraint balance_corrections_found_by_known check (found_by in ('posting', 'verification'))
+);
+create index balance_corrections_of_run on balance_corrections (shop_id, run_id, id) where run_id is not null;
+
+alter table customers enable row level security;
+alter table ledger_entries enable row level security;
+alter table ledger_metadata enable row level security;
+alter table balance_corrections enable row level security;
+create policy customers_of_the_shop on customers using (shop_id = current_shop_id());
+create policy ledger_entries_of_the_shop on ledger_entries using (shop_id = current_shop_id());
+create policy ledger_metadata_of_the_shop on ledger_metadata using (shop_id = current_shop_id());
+create policy balance_corrections_of_the_shop on balance_corrections using (shop_id = current_shop_id());
+
+grant select, insert on ledger_entries to metafield_sync_app; -- and nothing else: entries are history
+grant select, insert, update (current_balance) on customers to metafield_sync_app;
+grant select, insert, update, delete on ledger_metadata to metafield_sync_app;
+grant select, insert on balance_corrections to metafield_sync_app;
+
+-- Grants bind the application; this binds everybody, the owner at a psql prompt too. Insert-only history is worth an
+-- error message of its own.
+create function refuse_rewriting_history() returns trigger
+language plpgsql
+as $$
+begin
+  raise exception 'ledger entries are never changed or removed; post an opposite entry instead'
+    using errcode = 'restrict_violation';
+end
+$$;
+create trigger ledger_entries_are_history
+before update or delete or truncate on ledger_entries
+for each statement execute function refuse_rewriting_history();
+
+-- post_entries: the only writer of ledger entries, for one posting as for a thousand. One call is one round trip and,
+-- outside an explicit transaction, one transaction.
+--
+-- p_entries is a JSON array of
+--   {customerId | shopifyCustomerId, amount, reason, externalId?, metadata?, occurredAt?, allowNegative?}
+-- or, for a reversal, {customerId, reverses, reason, allowNegative?}, whose amount is the opposite of the reversed one.
+-- It returns one row a request: `ord` (its place, from 1), `outcome`, and the entry it made or found. The outcomes:
+-- recorded, replayed, idempotency_conflict, insufficient_balance, balance_out_of_range, customer_not_found,
+-- entry_not_found. A refusal is an outcome, not an exception, so that one bad request never undoes its neighbours.
+create function post_entries(p_shop_id integer, p_actor text, p_entries jsonb)
+returns table (
+  ord integer, outcome text, customer_id uuid, sequence bigint, amount bigint, balance_after bigint, reason text,
+  external_id text, metadata jsonb, actor text, reverses bigint, occurred_at timestamptz, created_at timestamptz,
+  balance bigint
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan -- planning afresh would cost more than the posting
+as $$
+#variable_conflict use_column
+declare
+  points_max constant bigint := 9007199254740991;
+  r record;
+  group_key text;
+  balance_now bigint; -- of the customer being walked, after the entries accepted so far
+  sequence_now bigint;
+  clock_now timestamptz;
+  named_ids uuid[];
+  some_are_new boolean;
+  prior ledger_entries;
+  prior_metadata jsonb;
+  accepted ledger_entries[] := '{}';
+  accepted_metadata jsonb[] := '{}';
+  made_by integer[] := '{}'; -- made_by[ord]: which accepted entry answers this request
+  touched_ids uuid[] := '{}';
+  touched_balances bigint[] := '{}';
+  n integer := 0;
+begin
+  perform act_for_shop(p_shop_id);
+
+  -- Who is meant? A customer named by an unknown Shopify id is created, but only for a posting that will be accepted:
+  -- from zero that is any that adds, or may go below.
+  loop
+    select array_agg(distinct c.id), coalesce(bool_or(c.id is null and (e.amount > 0 or e."allowNegative")), false)
+    into named_ids, some_are_new
+    from jsonb_to_recordset(p_entries)
+      as e ("customerId" uuid, "shopifyCustomerId" bigint, amount bigint, "allowNegative" boolean)
+    left join lateral (
+      select k.id
+      from customers k
+      where k.shop_id = p_shop_id and k.shopify_customer_id = e."shopifyCustomerId"
+      limit 1
+    ) k on true
+    cross join lateral (select coalesce(e."customerId", k.id) as id) c;
+    exit when not some_are_new;
+
+    -- Sorted, so that two batches creating the same customers cannot deadlock.
+    insert into customers (shop_id, shopify_customer_id)
+    select p_shop_id, e."shopifyCustomerId"
+    from jsonb_to_recordset(p_entries)
+      as e ("shopifyCustomerId" bigint, amount bigint, "allowNegative" boolean)
+    where e."shopifyCustomerId" is not null and (e.amount > 0 or e."allowNegative")
+    group by e."shopifyCustomerId"
+    order by e."shopifyCustomerId"
+    on conflict do nothing;
+  end loop;
+
+  -- The lock order of the whole system lives here: customers by id, before anything of theirs is read. What follows
+  -- runs on a snapshot taken after the last lock was granted, so it sees every entry that was waited for.
+  perform
+  from customers c
+  where c.shop_id = p_shop_id and c.id = any (named_ids)
+  order by c.id
+  for no key update;
+
+  clock_now := clock_timestamp();
+
+  -- Requests of one customer stand together, in the order they came. The laterals with their limits keep the planner
+  -- on the indexes whatever the statistics say; a plan made while the tables were empty stays good.
+  for r in
+    select
+      e.*,
+      c.id as found_id,
+      c.current_balance as stored_balance,
+      tip.sequence as tip_sequence,
+      tip.balance_after as tip_balance,
+      tip.created_at as tip_created_at,
+      origin.amount as origin_amount,
+      coalesce(c.id::text, e."shopifyCustomerId"::text, e.ordinality::text) as who,
+      lag(e.ordinality) over (
+        partition by coalesce(c.id::text, e."shopifyCustomerId"::text), e."externalId", e.reverses
+        order by e.ordinality
+      ) as same_key_before
+    from rows from (
+      jsonb_to_recordset(p_entries) as (
+        "customerId" uuid, "shopifyCustomerId" bigint, amount bigint, reason text, "externalId" text,
+        metadata jsonb, "occurredAt" timestamptz, "allowNegative" boolean, reverses bigint
+      )
+    ) with ordinality as e
+    left join lateral (
+      select k.id, k.current_balance
+      from customers k
+      where k.shop_id = p_shop_id and k.shopify_customer_id = e."shopifyCustomerId"
+      union all
+      select k.id, k.current_balance
+      from customers k
+      where k.shop_id = p_shop_id and k.id = e."customerId"
+      limit 1
+    ) c on true
+    left join lateral (
+      select l.sequence, l.balance_after, l.created_at
+      from ledger_entries l
+      where l.shop_id = p_shop_id and l.customer_id = c.id
+      order by l.sequence desc
+      limit 1
+    ) tip on true
+    left join lateral (
+      select l.amount
+      from ledger_entries l
+      where l.shop_id = p_shop_id and l.customer_id = c.id and l.sequence = e.reverses
+      limit 1
+    ) origin on true
+    order by who, e.ordinality
+  loop
+    ord := r.ordinality;
+    customer_id := r.found_id;
+
+    if group_key is distinct from r.who then
+      group_key := r.who;
+      balance_now := coalesce(r.tip_balance, 0);
+      sequence_now := coalesce(r.tip_sequence, 0);
+    end if;
+    balance := balance_now;
+
+    if r.found_id is null and r."shopifyCustomerId" is null then
+      outcome := 'customer_not_found';
+      return next;
+      continue;
+    end if;
+
+    if r.reverses is not null then
+      if r.origin_amount is null then
+        outcome := 'entry_not_found';
+        return next;
+        continue;
+      end if;
+      r.amount := -r.origin_amount;
+    end if;
+
+    -- Was it posted before, by an earlier call or earlier in this one?
+    prior := null;
+    if r."externalId" is not null or r.reverses is not null then
+      if made_by[r.same_key_before] is not null then
+        made_by[ord] := made_by[r.same_key_before];
+        prior := accepted[made_by[ord]];
+        prior_metadata := accepted_metadata[made_by[ord]];
+      elsif r.reverses is not null then
+        select l.* into prior
+        from ledger_entries l
+        where l.shop_id = p_shop_id and l.customer_id = r.found_id and l.reverses = r.reverses;
+      else
+        select l.* into prior
+        from ledger_entries l
+        where l.shop_id = p_shop_id and l.customer_id = r.found_id and l.external_id = r."externalId";
+      end if;
+    end if;
+
+    if prior.sequence is not null then
+      if r.reverses is null and (prior.amount <> r.amount or prior.reason <> r.reason) then
+        outcome := 'idempotency_conflict';
+      else
+        outcome := 'replayed';
+      end if;
+      if made_by[ord] is null then
+        select m.metadata into prior_metadata
+        from ledger_metadata m
+        where m.shop_id = p_shop_id and m.customer_id = prior.customer_id and m.sequence = prior.sequence;
+      end if;
+      sequence := prior.sequence;
+      amount := prior.amount;
+      balance_after := prior.balance_after;
+      reason := prior.reason;
+      external_id := prior.external_id;
+      metadata := prior_metadata;
+      actor := prior.actor;
+      reverses := prior.reverses;
+      occurred_at := prior.occurred_at;
+      created_at := prior.created_at;
+      return next;
+      continue;
+    end if;
+
+    sequence := null;
+    if balance_now + r.amount < 0 and r.amount < 0 and r."allowNegative" is not true then
+      outcome := 'insufficient_balance';
+      return next;
+      continue;
+    end if;
+    if abs(balance_now + r.amount) > points_max then
+      outcome := 'balance_out_of_range';
+      return next;
+      continue;
+    end if;
+
+    -- Accepted. It counts from the last entry, never from the stored balance, which somebody may have damaged.
+    if sequence_now = coalesce(r.tip_sequence, 0) and r.stored_balance <> balance_now then
+      insert into balance_corrections (shop_id, customer_id, stored, calculated, found_by)
+      values (p_shop_id, r.found_id, r.stored_balance, balance_now, 'posting');
+    end if;
+    balance_now := balance_now + r.amount;
+    sequence_now := sequence_now + 1;
+    n := n + 1;
+
+    outcome := 'recorded';
+    sequence := sequence_now;
+    amount := r.amount;
+    balance_after := balance_now;
+    balance := balance_now;
+    reason := r.reason;
+    external_id := r."externalId";
+    metadata := r.metadata;
+    actor := p_actor;
+    reverses := r.reverses;
+    created_at := greatest(clock_now, r.tip_created_at);
+    occurred_at := coalesce(r."occurredAt", created_at);
+    made_by[ord] := n;
+    accepted[n] := row(
+      p_shop_id, customer_id, sequence, amount, balance_after, reverses, occurred_at, created_at, reason, actor,
+      external_id
+    )::ledger_entries;
+    accepted_metadata[n] := metadata;
+    if touched_ids[array_upper(touched_ids, 1)] is distinct from customer_id then
+      touched_ids := touched_ids || customer_id;
+      touched_balances := touched_balances || balance_now;
+    else
+      touched_balances[array_upper(touched_balances, 1)] := balance_now;
+    end if;
+    return next;
+  end loop;
+
+  if n > 0 then
+    insert into ledger_entries select a.* from unnest(accepted) as a;
+    insert into ledger_metadata (shop_id, customer_id, sequence, metadata)
+    select a.shop_id, a.customer_id, a.sequence, accepted_metadata[i]
+    from generate_subscripts(accepted, 1) as i, lateral (select (accepted[i]).*) as a
+    where accepted_metadata[i] is not null;
+    update customers c
+    set current_balance = t.balance
+    from unnest(touched_ids, touched_balances) as t (id, balance)
+    where c.shop_id = p_shop_id and c.id = t.id;
+  end if;
+end
+$$;
+
+revoke all on function post_entries (integer, text, jsonb) from public;
+grant execute on function post_entries (integer, text, jsonb) to metafield_sync_app;

@@ -1,0 +1,269 @@
+"""Posting: the only way points change. The rules themselves are in the database, in `post_entries`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, NewType
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from metafield_sync.errors import AppError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from psycopg import AsyncConnection
+
+    from metafield_sync.db.database import Database, ShopId
+
+POINTS_MAX = 9_007_199_254_740_991
+"""Where Shopify's number_integer ends, either way: 2^53 − 1."""
+BATCH_ENTRIES_MAX = 1_000
+DEADLOCK_TRIES_MAX = 5
+
+EntryKey = NewType("EntryKey", str)
+"""An entry's public id: its customer's id and its sequence, as in `0b5c…-…-9f-12`."""
+
+ENTRY_KEY = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([1-9][0-9]{0,18})")
+
+
+class PostingRefused(AppError):
+    """A posting the ledger will not take. Nothing was written. Its subclasses say why."""
+
+    status = 422
+
+
+class IdempotencyConflict(PostingRefused):
+    """The key was used before, for another amount or reason."""
+
+    code: ClassVar[str] = "idempotency_conflict"
+    status: ClassVar[int] = 409
+
+
+class InsufficientBalance(PostingRefused):
+    """The deduction would take the balance below zero."""
+
+    code: ClassVar[str] = "insufficient_balance"
+
+
+class BalanceOutOfRange(PostingRefused):
+    """The balance would leave what Shopify can show."""
+
+    code: ClassVar[str] = "balance_out_of_range"
+
+
+class PostingToUnknownCustomer(PostingRefused):
+    """The posting names a customer this shop does not have."""
+
+    code: ClassVar[str] = "customer_not_found"
+    status: ClassVar[int] = 404
+
+
+class EntryNotFound(PostingRefused):
+    """There is no such entry in this shop."""
+
+    code: ClassVar[str] = "entry_not_found"
+    status: ClassVar[int] = 404
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posting:
+    """A wish to change one customer's points. Name the customer by exactly one of the two ids.
+
+    `amount` is in points, not zero, within ±POINTS_MAX; `external_id` is the caller's key for it, unique per customer;
+    `metadata` must be JSON and is kept beside the entry, so that it can be emptied.
+    """
+
+    amount: int
+    reason: str
+    customer_id: UUID | None = None
+    shopify_customer_id: int | None = None
+    external_id: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    occurred_at: datetime | None = None
+    allow_negative: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One immutable change of one customer's points."""
+
+    customer_id: UUID
+    sequence: int
+    amount: int
+    balance_after: int
+    reason: str
+    external_id: str | None
+    metadata: Mapping[str, Any] | None
+    actor: str
+    reverses: int | None
+    occurred_at: datetime
+    created_at: datetime
+
+    @property
+    def key(self) -> EntryKey:
+        """Its public id."""
+        return entry_key(self.customer_id, self.sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """An accepted posting: the entry, whether this call made it, and the customer's balance as it is now."""
+
+    entry: Entry
+    is_new: bool
+    balance: int
+
+
+def entry_key(customer_id: UUID, sequence: int) -> EntryKey:
+    """The public id of a customer's entry number `sequence`."""
+    return EntryKey(f"{customer_id}-{sequence}")
+
+
+def parse_entry_key(key: str) -> tuple[UUID, int]:
+    """The customer and the sequence in an entry's public id.
+
+    Raises:
+        EntryNotFound: it is not the form of one, so no entry can have it.
+    """
+    found = ENTRY_KEY.fullmatch(key)
+    if found is None or int(found[2]) >= 2**63:
+        raise _no_such_entry(key)
+    return UUID(found[1]), int(found[2])
+
+
+async def post(db: Database, shop_id: ShopId, actor: str, posting: Posting) -> Posted:
+    """Post one change; see `post_batch`, of which this is a batch of one.
+
+    Raises:
+        PostingRefused: one of its subclasses; nothing was written.
+    """
+    (outcome,) = await post_batch(db, shop_id, actor, [posting])
+    if isinstance(outcome, PostingRefused):
+        raise outcome
+    return outcome
+
+
+async def post_batch(
+    db: Database, shop_id: ShopId, actor: str, postings: Sequence[Posting]
+) -> list[Posted | PostingRefused]:
+    """Post many changes in one round trip and one transaction, each with its own outcome, in the order given.
+
+    A customer may come many times; later postings see the balance earlier ones left. A refused posting leaves its
+    neighbours alone. A posting whose key was used before, with the same amount and reason, gets the first entry.
+
+    Args:
+        db: where the shop's ledger is.
+        shop_id: whose ledger.
+        actor: who does this, such as `api-key:3`; never a person's name.
+        postings: at most BATCH_ENTRIES_MAX.
+    """
+    return await _post(db, shop_id, actor, [_request(posting) for posting in postings])
+
+
+async def reverse(
+    db: Database, shop_id: ShopId, actor: str, key: str, *, reason: str, allow_negative: bool = False
+) -> Posted:
+    """Post the opposite of an entry. An entry is reversed once: again returns the reversal there is.
+
+    Raises:
+        EntryNotFound: there is no such entry.
+        PostingRefused: the balance would go below zero and `allow_negative` is not set.
+    """
+    customer_id, sequence = parse_entry_key(key)
+    request = {
+        "customerId": str(customer_id),
+        "reverses": sequence,
+        "reason": reason,
+        "allowNegative": allow_negative,
+    }
+    (outcome,) = await _post(db, shop_id, actor, [request])
+    if isinstance(outcome, EntryNotFound | PostingToUnknownCustomer):
+        raise _no_such_entry(key)
+    if isinstance(outcome, PostingRefused):
+        raise outcome
+    return outcome
+
+
+POST_ENTRIES = "select * from post_entries(%s, %s, %s) order by ord"
+
+
+async def _post(
+    db: Database, shop_id: ShopId, actor: str, requests: Sequence[Mapping[str, Any]]
+) -> list[Posted | PostingRefused]:
+    if not requests:
+        return []
+    for attempt in range(1, DEADLOCK_TRIES_MAX + 1):
+        try:
+            async with db.connection() as conn:
+                rows = await _call(conn, shop_id, actor, requests)
+        except psycopg.errors.DeadlockDetected:
+            # Customers are locked in order, so this takes a hand-written transaction from outside. The server rolled
+            # ours back whole; running it again is safe.
+            if attempt == DEADLOCK_TRIES_MAX:
+                raise
+        else:
+            return [_outcome(request, row) for request, row in zip(requests, rows, strict=True)]
+    raise AssertionError("unreachable")
+
+
+async def _call(
+    conn: AsyncConnection, shop_id: ShopId, actor: str, requests: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    async with conn.cursor(row_factory=dict_row) as cur:
+        await cur.execute(POST_ENTRIES, (shop_id, actor, Jsonb(requests)))
+        return await cur.fetchall()
+
+
+def _request(posting: Posting) -> dict[str, Any]:
+    return {
+        "customerId": None if posting.customer_id is None else str(posting.customer_id),
+        "shopifyCustomerId": posting.shopify_customer_id,
+        "amount": posting.amount,
+        "reason": posting.reason,
+        "externalId": posting.external_id,
+        "metadata": posting.metadata,
+        "occurredAt": None if posting.occurred_at is None else posting.occurred_at.astimezone(UTC).isoformat(),
+        "allowNegative": posting.allow_negative,
+    }
+
+
+def _outcome(request: Mapping[str, Any], row: Mapping[str, Any]) -> Posted | PostingRefused:
+    match row["outcome"]:
+        case "recorded" | "replayed":
+            entry = Entry(**{name: row[name] for name in Entry.__dataclass_fields__})
+            return Posted(entry, is_new=row["outcome"] == "recorded", balance=row["balance"])
+        case "idempotency_conflict":
+            return IdempotencyConflict(
+                f"externalId {request['externalId']!r} was already used for this customer, for {row['amount']} points "
+                f"with reason {row['reason']!r} (entry {entry_key(row['customer_id'], row['sequence'])}). "
+                "Send the same request again, or use another externalId."
+            )
+        case "insufficient_balance":
+            return InsufficientBalance(
+                f"The balance is {row['balance']}, too little for this deduction. "
+                "Deduct less, or set allowNegative if a balance below zero is meant."
+            )
+        case "balance_out_of_range":
+            return BalanceOutOfRange(
+                f"The balance is {row['balance']}; this posting would take it beyond ±{POINTS_MAX}, "
+                "the largest integer Shopify can show. Post a smaller amount."
+            )
+        case "customer_not_found":
+            return PostingToUnknownCustomer(
+                f"This shop has no customer {request['customerId']}. "
+                "Name a new customer by shopifyCustomerId and the posting creates them."
+            )
+        case "entry_not_found":
+            return _no_such_entry(str(request["customerId"]))
+        case other:
+            raise AssertionError(f"post_entries answered {other!r}")
+
+
+def _no_such_entry(key: str) -> EntryNotFound:
+    return EntryNotFound(f"This shop has no ledger entry {key}. GET /api/customers/{{id}}/ledger lists a customer's.")

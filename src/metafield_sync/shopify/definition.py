@@ -1,0 +1,290 @@
+"""The metafield's definition: what shows the balance to staff, on the customer page, and to shoppers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from metafield_sync.shopify.cost import Cost, add_costs
+from metafield_sync.shopify.failures import OutcomeUnknown, ShopifyError
+from metafield_sync.shopify.metafields import METAFIELD_TYPE
+from metafield_sync.shopify.shapes import items, mapping, text
+
+if TYPE_CHECKING:
+    from metafield_sync.shopify.client import AdminClient, ShopAccess
+
+StorefrontAccess = Literal["PUBLIC_READ", "NONE"]
+Outcome = Literal["created", "updated", "unchanged"]
+
+ENSURE_COST_MAX = 40
+"""Points to reserve for one `ensure_definition`: at worst three mutations of 10 and a query of a few
+objects."""
+CUSTOMER_ACCOUNT_ACCESS = "READ"
+"""Shoppers may see their balance in customer accounts. READ_WRITE would let them set it."""
+OWNER_TYPE = "CUSTOMER"
+
+_WHERE = "the Shopify admin under Settings → Custom data → Customers"
+_RENAME = "set METAFIELD_NAMESPACE or METAFIELD_KEY to another name"
+
+DEFINITION_CREATE_MUTATION = """
+mutation CreateMetafieldDefinition($definition: MetafieldDefinitionInput!) {
+  metafieldDefinitionCreate(definition: $definition) {
+    createdDefinition {
+      id
+      type {
+        name
+      }
+      access {
+        storefront
+        customerAccount
+      }
+      pinnedPosition
+    }
+    userErrors {
+      field
+      message
+      code
+    }
+  }
+}
+"""
+
+DEFINITION_UPDATE_MUTATION = """
+mutation UpdateMetafieldDefinition($definition: MetafieldDefinitionUpdateInput!) {
+  metafieldDefinitionUpdate(definition: $definition) {
+    updatedDefinition {
+      id
+      type {
+        name
+      }
+      access {
+        storefront
+        customerAccount
+      }
+      pinnedPosition
+    }
+    userErrors {
+      field
+      message
+      code
+    }
+  }
+}
+"""
+
+DEFINITION_QUERY = """
+query MetafieldDefinition($identifier: MetafieldDefinitionIdentifierInput!) {
+  metafieldDefinition(identifier: $identifier) {
+    id
+    type {
+      name
+    }
+    access {
+      storefront
+      customerAccount
+    }
+    pinnedPosition
+  }
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionSpec:
+    """The definition wanted. `name` and `description` are what staff read; they are set on creation only."""
+
+    namespace: str
+    key: str
+    name: str
+    description: str
+    storefront: StorefrontAccess
+
+
+@dataclass(frozen=True, slots=True)
+class EnsuredDefinition:
+    """A definition known to be as wanted.
+
+    `id` is its gid. `pinned` tells whether staff see it on the customer page without looking for it;
+    `pin_limit_reached` that it was created unpinned because the shop has pinned as many as Shopify allows
+    (20). `cost` is that of all calls made, None if no answer told.
+    """
+
+    id: str
+    outcome: Outcome
+    pinned: bool
+    pin_limit_reached: bool
+    cost: Cost | None
+
+
+class DefinitionConflict(ShopifyError):  # noqa: N818 - named for what happened, as its handler reads
+    """A definition of another type is in the way; only a person can decide what becomes of it.
+
+    `found_type` is the type it has, such as `single_line_text_field`.
+    """
+
+    code: ClassVar[str] = "definition_conflict"
+    status: ClassVar[int] = 409
+
+    def __init__(self, detail: str, *, found_type: str, cost: Cost | None = None) -> None:
+        super().__init__(detail, cost=cost)
+        self.found_type = found_type
+
+
+class DefinitionRefused(ShopifyError):  # noqa: N818 - named for what happened, as its handler reads
+    """Shopify does not accept the definition, by its own rules; `detail` carries its message.
+
+    `shopify_code` is the first user error's code, such as `RESERVED_NAMESPACE_KEY`; None if it gave none.
+    """
+
+    code: ClassVar[str] = "definition_refused"
+
+    def __init__(self, detail: str, *, shopify_code: str | None, cost: Cost | None = None) -> None:
+        super().__init__(detail, cost=cost)
+        self.shopify_code = shopify_code
+
+
+@dataclass(frozen=True, slots=True)
+class _Definition:
+    id: str
+    type: str
+    storefront: str
+    customer_account: str
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """One mutation's outcome: the definition, or the codes and messages of its user errors."""
+
+    definition: _Definition | None
+    codes: tuple[str | None, ...]
+    messages: tuple[str, ...]
+    cost: Cost | None
+
+
+async def ensure_definition(
+    client: AdminClient, access: ShopAccess, spec: DefinitionSpec
+) -> EnsuredDefinition:
+    """Create the definition, or make the existing one fit. Doing it again changes nothing; 1 to 4 calls.
+
+    Creating first and looking only when the name is taken makes two of us at once safe: one creates, the
+    other finds it. Of an existing definition only the access is changed; name, description and pinning are
+    the merchant's choice. Raises DefinitionConflict (another type), DefinitionRefused (any other user error),
+    and the failures of `AdminClient.call`; after an OutcomeUnknown it is safe to call again.
+    """
+    reply = await _create(client, access, spec, pin=True)
+    cost, pin_limit_reached = reply.cost, False
+    if "PINNED_LIMIT_REACHED" in reply.codes and "TAKEN" not in reply.codes:
+        pin_limit_reached = True
+        reply = await _create(client, access, spec, pin=False)
+        cost = add_costs(cost, reply.cost)
+    if "TAKEN" in reply.codes:
+        return await _fit_existing(client, access, spec, cost)
+    definition = _definition_or_raise(reply, access, spec, cost)
+    return EnsuredDefinition(definition.id, "created", definition.pinned, pin_limit_reached, cost)
+
+
+async def _fit_existing(
+    client: AdminClient, access: ShopAccess, spec: DefinitionSpec, cost: Cost | None
+) -> EnsuredDefinition:
+    answer = await client.call(access, DEFINITION_QUERY, {"identifier": _identifier(spec)})
+    cost = add_costs(cost, answer.cost)
+    found = _definition(answer.data.get("metafieldDefinition"))
+    if found is None:
+        raise DefinitionRefused(
+            f"{access.domain}: the name {_name(spec)} is taken, yet no such definition can be read. Try "
+            f"again; if that does not help, {_RENAME}.",
+            shopify_code="TAKEN",
+            cost=cost,
+        )
+    if found.type != METAFIELD_TYPE:
+        raise DefinitionConflict(
+            f"{access.domain}: customers have a metafield definition {_name(spec)} of type {found.type}, "
+            f"and a points balance needs {METAFIELD_TYPE}. Delete it in {_WHERE} (its values may go with "
+            f"it), or {_RENAME}.",
+            found_type=found.type,
+            cost=cost,
+        )
+    if _fits(found, spec):
+        return EnsuredDefinition(found.id, "unchanged", found.pinned, pin_limit_reached=False, cost=cost)
+    definition = _identifier(spec) | {"access": _access(spec)}
+    answer = await client.call(access, DEFINITION_UPDATE_MUTATION, {"definition": definition})
+    reply = _reply(answer.data.get("metafieldDefinitionUpdate"), "updatedDefinition", answer.cost)
+    cost = add_costs(cost, reply.cost)
+    updated = _definition_or_raise(reply, access, spec, cost)
+    return EnsuredDefinition(updated.id, "updated", updated.pinned, pin_limit_reached=False, cost=cost)
+
+
+async def _create(client: AdminClient, access: ShopAccess, spec: DefinitionSpec, *, pin: bool) -> _Reply:
+    # `access.admin` is left out: it is permitted on app-owned namespaces only and refused on a merchant's.
+    definition: dict[str, Any] = _identifier(spec) | {
+        "name": spec.name,
+        "description": spec.description,
+        "type": METAFIELD_TYPE,
+        "pin": pin,
+        "access": _access(spec),
+    }
+    answer = await client.call(access, DEFINITION_CREATE_MUTATION, {"definition": definition})
+    return _reply(answer.data.get("metafieldDefinitionCreate"), "createdDefinition", answer.cost)
+
+
+def _identifier(spec: DefinitionSpec) -> dict[str, Any]:
+    return {"ownerType": OWNER_TYPE, "namespace": spec.namespace, "key": spec.key}
+
+
+def _access(spec: DefinitionSpec) -> dict[str, str]:
+    return {"storefront": spec.storefront, "customerAccount": CUSTOMER_ACCOUNT_ACCESS}
+
+
+def _fits(found: _Definition, spec: DefinitionSpec) -> bool:
+    return found.storefront == spec.storefront and found.customer_account == CUSTOMER_ACCOUNT_ACCESS
+
+
+def _name(spec: DefinitionSpec) -> str:
+    return f"{spec.namespace}.{spec.key}"
+
+
+def _reply(payload: Any, field: str, cost: Cost | None) -> _Reply:
+    known = mapping(payload) or {}
+    errors = [mapping(error) or {} for error in items(known.get("userErrors")) or []]
+    return _Reply(
+        definition=None if errors else _definition(known.get(field)),
+        codes=tuple(text(error.get("code")) for error in errors),
+        messages=tuple(text(error.get("message")) or "no message" for error in errors),
+        cost=cost,
+    )
+
+
+def _definition(value: Any) -> _Definition | None:
+    """Read a MetafieldDefinition; None if it is none. `access.storefront` is nullable, which is no access."""
+    found = mapping(value) or {}
+    access = mapping(found.get("access")) or {}
+    gid, type_name = text(found.get("id")), text((mapping(found.get("type")) or {}).get("name"))
+    if gid is None or type_name is None:
+        return None
+    return _Definition(
+        id=gid,
+        type=type_name,
+        storefront=text(access.get("storefront")) or "NONE",
+        customer_account=text(access.get("customerAccount")) or "NONE",
+        pinned=found.get("pinnedPosition") is not None,
+    )
+
+
+def _definition_or_raise(
+    reply: _Reply, access: ShopAccess, spec: DefinitionSpec, cost: Cost | None
+) -> _Definition:
+    if reply.messages:
+        raise DefinitionRefused(
+            f"{access.domain}: Shopify refused the metafield definition {_name(spec)}: "
+            f"{'; '.join(reply.messages)} Put that right in {_WHERE}, or {_RENAME}.",
+            shopify_code=reply.codes[0],
+            cost=cost,
+        )
+    if reply.definition is None:
+        raise OutcomeUnknown(
+            f"{access.domain}: Shopify's answer about the metafield definition {_name(spec)} held none, "
+            "and no error.",
+            cost=cost,
+        )
+    return reply.definition

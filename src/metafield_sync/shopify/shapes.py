@@ -1,0 +1,45 @@
+"""Reading JSON that somebody else wrote: each helper answers None, or nothing, where the shape is another.
+
+Shopify's answers are checked here and nowhere else, so that the modules above read plain, typed values and an
+unexpected document can only ever become an error with a name, never an `AttributeError` halfway through.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+TEXT_CHARS_MAX = 500
+"""What is kept of a message written by the other side: enough to act on, too little to flood a log."""
+
+
+def mapping(value: Any) -> dict[str, Any] | None:
+    """`value` if it is a JSON object, else None."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+
+
+def items(value: Any) -> list[Any] | None:
+    """`value` if it is a JSON array, else None."""
+    return cast("list[Any]", value) if isinstance(value, list) else None
+
+
+def number(value: Any) -> float | None:
+    """`value` as a float if it is a finite JSON number, else None (`true` is no number)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        as_float = float(value)
+    except OverflowError:
+        return None
+    return as_float if math.isfinite(as_float) else None
+
+
+def text(value: Any) -> str | None:
+    """`value` if it is a string, made safe to log and to store, else None.
+
+    Control characters, NUL and lone surrogates become `?` (PostgreSQL refuses the latter two), and it is cut
+    at `TEXT_CHARS_MAX` characters.
+    """
+    if not isinstance(value, str):
+        return None
+    return "".join(char if char.isprintable() else "?" for char in value[:TEXT_CHARS_MAX])

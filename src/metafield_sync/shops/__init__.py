@@ -1,0 +1,1 @@
+"""Which shops there are, the API keys that speak for them, and their access tokens at rest. Knows PostgreSQL only."""

@@ -1,0 +1,225 @@
+"""Shops: added, found, paused, resumed, removed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from psycopg.rows import class_row
+
+from metafield_sync.db.database import ShopId
+from metafield_sync.errors import AppError
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+SHOP_DOMAIN = re.compile(r"[a-z0-9][a-z0-9-]{0,59}\.myshopify\.com")
+
+PROBE_FIRST_S = 30
+PROBE_LAST_S = 600
+"""A shop that Shopify refuses is asked again after 30 s, then ever more seldom, at last every 10 minutes."""
+
+PAUSED_BY_STAFF = "paused_by_staff"
+
+
+class ShopDomainInvalid(AppError):
+    """Not a shop's permanent domain."""
+
+    code = "shop_domain_invalid"
+    status = 400
+    exit_status = 2
+
+
+class ShopNotFound(AppError):
+    """No such shop has been added."""
+
+    code = "shop_not_found"
+    status = 404
+    exit_status = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """One shop as it stands. `access_token` is ciphertext (see `vault`)."""
+
+    id: ShopId
+    domain: str
+    status: Literal["active", "paused", "removed"]
+    paused_code: str | None
+    paused_detail: str | None
+    probe_at: datetime | None
+    access_token: str | None = field(repr=False)
+    definition_ensured: str | None
+    added_at: datetime
+
+    @property
+    def paused_by_staff(self) -> bool:
+        """Paused by a person, so only a person resumes it."""
+        return self.status == "paused" and self.paused_code == PAUSED_BY_STAFF
+
+
+def check_domain(domain: str) -> str:
+    """The domain in lower case.
+
+    Raises:
+        ShopDomainInvalid: it is not of the form `something.myshopify.com`.
+    """
+    wanted = domain.strip().lower()
+    if SHOP_DOMAIN.fullmatch(wanted) is None:
+        raise ShopDomainInvalid(
+            f"{domain!r} is not a shop's permanent domain. It has the form name.myshopify.com and stands in the "
+            "Shopify admin under Settings → Domains."
+        )
+    return wanted
+
+
+async def add_shop(conn: AsyncConnection, domain: str, sealed_token: str | None) -> tuple[Shop, bool]:
+    """Add a shop, or give one that is there a new token and set it to work again.
+
+    Returns:
+        The shop, and whether it is new.
+    """
+    async with conn.cursor() as cur:
+        await cur.execute(ADD_SHOP, {"domain": domain, "token": sealed_token})
+        row = await cur.fetchone()
+    assert row is not None, "an upsert returns its row"  # noqa: S101 - PostgreSQL's promise, not input
+    return await get_shop(conn, ShopId(row[0])), row[1]
+
+
+ADD_SHOP = """
+insert into shops as s (domain, access_token)
+values (%(domain)s, %(token)s)
+on conflict (domain) do update
+set
+  access_token = coalesce(excluded.access_token, s.access_token),
+  status = 'active',
+  paused_code = null,
+  paused_detail = null,
+  probe_at = null,
+  probes = 0,
+  definition_ensured = null
+returning id, xmax = 0
+"""
+
+
+async def get_shop(conn: AsyncConnection, shop_id: ShopId) -> Shop:
+    """The shop with this number.
+
+    Raises:
+        ShopNotFound: there is none.
+    """
+    async with conn.cursor(row_factory=class_row(Shop)) as cur:
+        await cur.execute(GET_SHOP, {"shop": shop_id})
+        shop = await cur.fetchone()
+    if shop is None:
+        raise ShopNotFound(f"There is no shop number {shop_id}.")
+    return shop
+
+
+GET_SHOP = """
+select id, domain, status, paused_code, paused_detail, probe_at, access_token, definition_ensured, added_at
+from shops
+where id = %(shop)s
+"""
+
+
+async def list_shops(conn: AsyncConnection, domain: str | None = None) -> list[Shop]:
+    """Every shop that was not removed, by domain; only the one when `domain` is given.
+
+    Raises:
+        ShopNotFound: `domain` is given and was never added, or was removed.
+    """
+    async with conn.cursor(row_factory=class_row(Shop)) as cur:
+        await cur.execute(LIST_SHOPS, {"domain": domain})
+        shops = await cur.fetchall()
+    if domain is not None and not shops:
+        raise ShopNotFound(f"{domain} has not been added. Add it with: metafield-sync shops add {domain}")
+    return shops
+
+
+LIST_SHOPS = """
+select id, domain, status, paused_code, paused_detail, probe_at, access_token, definition_ensured, added_at
+from shops
+where status <> 'removed' and (%(domain)s::text is null or domain = %(domain)s)
+order by domain
+"""
+
+
+async def pause_shop(
+    conn: AsyncConnection, shop_id: ShopId, *, code: str, detail: str, resumes_by_itself: bool
+) -> None:
+    """Stop pushing to a shop, with the reason; asked again later, ever more seldom, if it may resume by itself.
+
+    A pause by staff is never overwritten by a refusal of Shopify's.
+    """
+    await conn.execute(
+        PAUSE_SHOP,
+        {
+            "shop": shop_id,
+            "code": code,
+            "detail": detail,
+            "probe": resumes_by_itself,
+            "first": PROBE_FIRST_S,
+            "last": PROBE_LAST_S,
+            "staff": PAUSED_BY_STAFF,
+        },
+    )
+
+
+PAUSE_SHOP = """
+update shops
+set
+  status = 'paused',
+  paused_code = %(code)s,
+  paused_detail = %(detail)s,
+  probe_at = case
+    when %(probe)s
+      then clock_timestamp() + make_interval(secs => least(%(first)s * 2 ^ least(probes, 10), %(last)s))
+  end,
+  probes = probes + 1
+where
+  id = %(shop)s
+  and status <> 'removed'
+  and (not %(probe)s or paused_code is distinct from %(staff)s)
+"""
+
+
+async def resume_shop(conn: AsyncConnection, shop_id: ShopId) -> None:
+    """Push to the shop again."""
+    await conn.execute(RESUME_SHOP, {"shop": shop_id})
+
+
+RESUME_SHOP = """
+update shops
+set status = 'active', paused_code = null, paused_detail = null, probe_at = null, probes = 0
+where id = %(shop)s and status = 'paused'
+"""
+
+
+async def remove_shop(conn: AsyncConnection, shop_id: ShopId) -> None:
+    """Forget a shop's token and revoke its keys. Its ledger stays: entries are history."""
+    await conn.execute(REMOVE_SHOP, {"shop": shop_id})
+    await conn.execute(REVOKE_KEYS, {"shop": shop_id})
+
+
+REMOVE_SHOP = """
+update shops
+set status = 'removed', access_token = null, probe_at = null, definition_ensured = null
+where id = %(shop)s
+"""
+
+REVOKE_KEYS = """
+update api_keys
+set revoked_at = clock_timestamp()
+where shop_id = %(shop)s and revoked_at is null
+"""
+
+
+async def remember_definition(conn: AsyncConnection, shop_id: ShopId, fingerprint: str | None) -> None:
+    """Note that the shop's metafield definition is as it should be, so that it is not asked for again."""
+    await conn.execute(REMEMBER_DEFINITION, {"shop": shop_id, "fingerprint": fingerprint})
+
+
+REMEMBER_DEFINITION = "update shops set definition_ensured = %(fingerprint)s where id = %(shop)s"

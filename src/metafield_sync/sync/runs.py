@@ -1,0 +1,437 @@
+"""Runs: a whole shop synced, or verified and then synced, on record from the wish to the result."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+import structlog
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from metafield_sync.errors import AppError
+from metafield_sync.ledger.verification import verify
+from metafield_sync.sync.run_result import result_document
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+    from metafield_sync.db.database import Database, ShopId
+    from metafield_sync.sync.drain import DrainReport, Mirror
+
+RUN_POLL_S = 0.1
+"""How often a run looks again while another drain holds the shop, or another process does the run."""
+RUN_HEARTBEAT_S = 3
+RUN_ORPHANED_S = 15
+"""A run whose process has not been heard of for so long is taken up by another."""
+RUN_TROUBLE_TURNS_MAX = 3
+RUN_TROUBLE_PAUSE_S = 1.0
+"""A run gives up on a Shopify that does not answer after three turns, with pauses of 1, 2 and 3 s between them."""
+
+Kind = Literal["sync", "verify"]
+Trigger = Literal["api", "cli", "demo"]
+
+log = structlog.get_logger()
+
+
+class RunNotFound(AppError):
+    """No such run in this shop."""
+
+    code = "run_not_found"
+    status = 404
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as it stands. `result` is the document of `/api/sync-balances`, once `status` is `done`."""
+
+    id: UUID
+    kind: Kind
+    trigger: Trigger
+    forced: bool
+    status: Literal["queued", "running", "done", "failed"]
+    requested_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    progress_done: int
+    progress_total: int
+    result: dict[str, Any] | None
+    error: str | None
+
+
+class Runs:
+    """Starts, joins, executes and finds runs; one a process."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+        self._db: Database = mirror.db
+        self._executor = f"{socket.gethostname()}:{os.getpid()}"
+        self._tasks: dict[UUID, asyncio.Task[None]] = {}
+
+    async def request(self, shop_id: ShopId, *, kind: Kind, trigger: Trigger, forced: bool = False) -> UUID:
+        """Ask for a run, and set about executing it in this process.
+
+        Joins the run there is if that covers every posting committed before this call; else makes one that follows it.
+        """
+        async with self._db.shop(shop_id) as conn:
+            # One asker at a time, and none while a run makes up its result: so two at once get one run, and whoever
+            # joins a run can be sure that it has not looked for the last time.
+            await conn.execute(LOCK_SHOP, {"shop": shop_id})
+            async with conn.cursor() as cur:
+                await cur.execute(JOIN_RUN, {"shop": shop_id, "kind": kind, "forced": forced})
+                row = await cur.fetchone()
+                if row is None:
+                    await cur.execute(
+                        MAKE_RUN, {"shop": shop_id, "kind": kind, "trigger": trigger, "forced": forced}
+                    )
+                    row = await cur.fetchone()
+        assert row is not None, "an insert returns its row"  # noqa: S101 - PostgreSQL's promise, not input
+        self._execute_soon(shop_id, row[0])
+        return row[0]
+
+    async def wait(self, shop_id: ShopId, run_id: UUID, *, wait_s: float) -> Run:
+        """The run, when it has ended or `wait_s` seconds have passed, whichever comes first."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while (run := await self.find(shop_id, run_id)).finished_at is None:
+                    task = self._tasks.get(run_id)
+                    if task is None:
+                        await asyncio.sleep(RUN_POLL_S)
+                    else:
+                        await asyncio.wait([task])
+                return run
+        return await self.find(shop_id, run_id)
+
+    async def find(self, shop_id: ShopId, run_id: UUID) -> Run:
+        """One run.
+
+        Raises:
+            RunNotFound: the shop has no such run.
+        """
+        async with self._db.shop(shop_id) as conn, conn.cursor(row_factory=class_row(Run)) as cur:
+            await cur.execute(FIND_RUN, {"shop": shop_id, "run": run_id})
+            run = await cur.fetchone()
+        if run is None:
+            raise RunNotFound(f"This shop has no run {run_id}. GET /api/sync-runs lists them.")
+        return run
+
+    async def page(
+        self, shop_id: ShopId, *, before: tuple[datetime, UUID] | None, limit: int
+    ) -> list[Run]:
+        """Up to `limit` runs, newest first, all asked for before `before` when it is given."""
+        at, run_id = before or (None, None)
+        async with self._db.shop(shop_id) as conn, conn.cursor(row_factory=class_row(Run)) as cur:
+            await cur.execute(RUN_PAGE, {"shop": shop_id, "at": at, "run": run_id, "limit": limit})
+            return await cur.fetchall()
+
+    async def resume_orphans(self) -> None:
+        """Take up runs that nobody executes: their process died, or never got round to them."""
+        async with self._db.unscoped() as conn, conn.cursor() as cur:
+            await cur.execute("select shop_id, run_id from orphaned_runs(%s)", (RUN_ORPHANED_S,))
+            orphans = await cur.fetchall()
+        for shop_id, run_id in orphans:
+            self._execute_soon(shop_id, run_id)
+
+    async def close(self) -> None:
+        """Stop executing. What is unfinished is taken up by another process, or by the next start."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _execute_soon(self, shop_id: ShopId, run_id: UUID) -> None:
+        if run_id in self._tasks:
+            return
+        task = asyncio.create_task(self._execute(shop_id, run_id), name=f"run {run_id}")
+        self._tasks[run_id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(run_id, None))
+
+    async def _execute(self, shop_id: ShopId, run_id: UUID) -> None:
+        try:
+            run = await self._claim(shop_id, run_id)
+            if run is None:
+                return
+            heartbeat = asyncio.create_task(self._heartbeat(shop_id, run_id))
+            try:
+                await self._carry_out(shop_id, run)
+            finally:
+                heartbeat.cancel()
+                await asyncio.gather(heartbeat, return_exceptions=True)
+        except Exception as error:
+            # A run that cannot go on says so on its record; whoever waits for it must not wait for ever.
+            log.exception("run failed", shop_id=shop_id, run_id=str(run_id))
+            with suppress(AppError):
+                async with self._db.shop(shop_id) as conn:
+                    await conn.execute(FAIL_RUN, {"shop": shop_id, "run": run_id, "error": str(error)})
+
+    async def _claim(self, shop_id: ShopId, run_id: UUID) -> Run | None:
+        """Wait for the shop's run before this one, then take it; None if another process does it or has done it."""
+        while True:
+            async with self._db.shop(shop_id) as conn, conn.cursor(row_factory=class_row(Run)) as cur:
+                await cur.execute(
+                    CLAIM_RUN,
+                    {"shop": shop_id, "run": run_id, "executor": self._executor, "orphaned": RUN_ORPHANED_S},
+                )
+                claimed = await cur.fetchone()
+                if claimed is not None:
+                    return claimed
+                await cur.execute(FIND_RUN, {"shop": shop_id, "run": run_id})
+                found = await cur.fetchone()
+            if found is None or found.status != "queued":
+                return None
+            await asyncio.sleep(RUN_POLL_S)
+
+    async def _heartbeat(self, shop_id: ShopId, run_id: UUID) -> None:
+        while True:
+            await asyncio.sleep(RUN_HEARTBEAT_S)
+            async with self._db.shop(shop_id) as conn:
+                await conn.execute(HEARTBEAT, {"shop": shop_id, "run": run_id})
+
+    async def _carry_out(self, shop_id: ShopId, run: Run) -> None:
+        if run.kind == "verify":
+            await verify(self._db, shop_id, run_id=run.id)
+        async with self._db.shop(shop_id) as conn:
+            await conn.execute(MAKE_EVERYTHING_DUE, {"shop": shop_id, "run": run.id})
+            if run.forced:
+                await conn.execute(MAKE_EVERYTHING_STALE, {"shop": shop_id, "run": run.id})
+        troubles = 0
+        while True:
+            report = await self._mirror.drain(shop_id, probe=True)
+            left = await self._progress(shop_id, run.id)
+            if left == 0:
+                if await self._finish(shop_id, run, None):
+                    return
+                continue
+            if report.end == "paused":
+                await self._finish(shop_id, run, report)
+                return
+            if report.end == "trouble":
+                troubles += 1
+                if troubles >= RUN_TROUBLE_TURNS_MAX:
+                    await self._finish(shop_id, run, report)
+                    return
+                await asyncio.sleep(RUN_TROUBLE_PAUSE_S * troubles)
+            elif report.end in {"busy", "idle"}:
+                await asyncio.sleep(RUN_POLL_S)
+
+    async def _progress(self, shop_id: ShopId, run_id: UUID) -> int:
+        """How many customers this run has still to try; they are made due, and the figure is noted."""
+        async with self._db.shop(shop_id) as conn, conn.cursor() as cur:
+            await cur.execute(RUN_PROGRESS, {"shop": shop_id, "run": run_id})
+            row = await cur.fetchone()
+        return 0 if row is None else row[0]
+
+    async def _finish(self, shop_id: ShopId, run: Run, stopped: DrainReport | None) -> bool:
+        """Make up the result and close the run; False if something has come up that it has to cover."""
+        async with self._db.shop(shop_id) as conn:
+            await conn.execute(LOCK_SHOP, {"shop": shop_id})
+            if stopped is None and await _left(conn, shop_id, run.id):
+                return False
+            result = await result_document(conn, shop_id, run.id, stopped and stopped.detail)
+            await conn.execute(FINISH_RUN, {"shop": shop_id, "run": run.id, "result": Jsonb(result)})
+        log.info(
+            "run done",
+            shop_id=shop_id,
+            run_id=str(run.id),
+            kind=run.kind,
+            total=result["total"],
+            errors=result.get("errors", 0),
+            corrected=result.get("corrected", 0),
+            pushed=result["pushed"],
+            points_spent=result["pointsSpent"],
+            duration_ms=result["durationMs"],
+        )
+        return True
+
+
+async def _left(conn: AsyncConnection, shop_id: ShopId, run_id: UUID) -> int:
+    async with conn.cursor() as cur:
+        await cur.execute(RUN_LEFT, {"shop": shop_id, "run": run_id})
+        row = await cur.fetchone()
+    return 0 if row is None else row[0]
+
+
+LOCK_SHOP = "select 1 from shops where id = %(shop)s for no key update"
+
+# A run covers what was committed when it began. So a running one may be joined only if no balance has changed since
+# that Shopify has not been told of; for a verification, which looks at balances once, if none has changed at all.
+JOIN_RUN = """
+select r.id
+from sync_runs r
+where
+  r.shop_id = %(shop)s
+  and r.kind = %(kind)s
+  and r.forced = %(forced)s
+  and (
+    r.status = 'queued'
+    or (
+      r.status = 'running'
+      and not exists (
+        select
+        from mirror_states m
+        where
+          m.shop_id = r.shop_id
+          and m.changed_at >= r.started_at
+          and (r.kind = 'verify' or m.stale_since is not null)
+      )
+    )
+  )
+order by r.requested_at desc
+limit 1
+"""
+
+MAKE_RUN = """
+insert into sync_runs (shop_id, kind, trigger, forced)
+values (%(shop)s, %(kind)s, %(trigger)s, %(forced)s)
+returning id
+"""
+
+CLAIM_RUN = """
+update sync_runs r
+set
+  status = 'running',
+  executor = %(executor)s,
+  started_at = coalesce(r.started_at, clock_timestamp()),
+  heartbeat_at = clock_timestamp(),
+  points_before = case when r.started_at is null then a.points_spent else r.points_before end,
+  pushed_before = case when r.started_at is null then a.customers_pushed else r.pushed_before end
+from shop_activity a
+where
+  r.shop_id = %(shop)s
+  and r.id = %(run)s
+  and a.shop_id = r.shop_id
+  and (
+    r.status = 'queued'
+    or (r.status = 'running' and r.heartbeat_at < clock_timestamp() - make_interval(secs => %(orphaned)s))
+  )
+  and not exists (
+    select
+    from sync_runs o
+    where
+      o.shop_id = r.shop_id
+      and o.id <> r.id
+      and o.status = 'running'
+      and o.heartbeat_at >= clock_timestamp() - make_interval(secs => %(orphaned)s)
+  )
+returning
+  r.id, r.kind, r.trigger, r.forced, r.status, r.requested_at, r.started_at, r.finished_at, r.progress_done,
+  r.progress_total, r.result, r.error
+"""
+
+HEARTBEAT = """
+update sync_runs
+set heartbeat_at = clock_timestamp()
+where shop_id = %(shop)s and id = %(run)s and status = 'running'
+"""
+
+# Who fails is tried again whatever the back-off, and who is gone looked for once more: somebody asked.
+MAKE_EVERYTHING_DUE = """
+update mirror_states m
+set status = 'live', due_at = clock_timestamp()
+from sync_runs r
+where
+  m.shop_id = %(shop)s
+  and r.shop_id = m.shop_id
+  and r.id = %(run)s
+  and m.failing_since is not null
+  and m.dismissed_at is null
+  and (m.attempted_at is null or m.attempted_at < r.started_at)
+"""
+
+MAKE_EVERYTHING_STALE = """
+update mirror_states m
+set
+  wanted_version = m.wanted_version + 1,
+  stale_since = coalesce(m.stale_since, r.started_at),
+  due_at = case when m.stale_since is null then clock_timestamp() else m.due_at end
+from sync_runs r
+where
+  m.shop_id = %(shop)s
+  and r.shop_id = m.shop_id
+  and r.id = %(run)s
+  and m.status = 'live'
+  and (m.attempted_at is null or m.attempted_at < r.started_at)
+"""
+
+# What a run has still to try: stale when it began, and not tried since.
+RUN_LEFT = """
+select count(*)
+from mirror_states m
+join sync_runs r on r.shop_id = m.shop_id and r.id = %(run)s
+where
+  m.shop_id = %(shop)s
+  and m.stale_since <= r.started_at
+  and m.status = 'live'
+  and (m.attempted_at is null or m.attempted_at < r.started_at)
+"""
+
+RUN_PROGRESS = """
+with left_over as (
+  update mirror_states m
+  set due_at = least(m.due_at, clock_timestamp())
+  from sync_runs r
+  where
+    r.shop_id = m.shop_id
+    and r.id = %(run)s
+    and m.shop_id = %(shop)s
+    and m.stale_since <= r.started_at
+    and m.status = 'live'
+    and (m.attempted_at is null or m.attempted_at < r.started_at)
+    and m.due_at > clock_timestamp()
+),
+counted as (
+  select count(*) as n
+  from mirror_states m
+  join sync_runs r on r.shop_id = m.shop_id and r.id = %(run)s
+  where
+    m.shop_id = %(shop)s
+    and m.stale_since <= r.started_at
+    and m.status = 'live'
+    and (m.attempted_at is null or m.attempted_at < r.started_at)
+)
+update sync_runs r
+set
+  progress_total = greatest(r.progress_total, counted.n),
+  progress_done = greatest(r.progress_total, counted.n) - counted.n,
+  heartbeat_at = clock_timestamp()
+from counted
+where r.shop_id = %(shop)s and r.id = %(run)s
+returning counted.n
+"""
+
+FINISH_RUN = """
+update sync_runs
+set
+  status = 'done', finished_at = clock_timestamp(), result = %(result)s, progress_done = progress_total
+where shop_id = %(shop)s and id = %(run)s and status = 'running'
+"""
+
+FAIL_RUN = """
+update sync_runs
+set status = 'failed', finished_at = clock_timestamp(), error = %(error)s
+where shop_id = %(shop)s and id = %(run)s and status in ('queued', 'running')
+"""
+
+FIND_RUN = """
+select
+  id, kind, trigger, forced, status, requested_at, started_at, finished_at, progress_done, progress_total, result, error
+from sync_runs
+where shop_id = %(shop)s and id = %(run)s
+"""
+
+RUN_PAGE = """
+select
+  id, kind, trigger, forced, status, requested_at, started_at, finished_at, progress_done, progress_total, result, error
+from sync_runs
+where
+  shop_id = %(shop)s
+  and (%(at)s::timestamptz is null or (requested_at, id) < (%(at)s, %(run)s::uuid))
+order by requested_at desc, id desc
+limit %(limit)s
+"""

@@ -1,0 +1,207 @@
+"""How things stand: customers with their mirror status, what fails and why, and a shop as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from psycopg.rows import class_row, dict_row
+
+from metafield_sync.customers.identity import CustomerNotFound
+from metafield_sync.errors import AppError
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+    from metafield_sync.db.database import ShopId
+
+MirrorStatus = Literal["in_step", "stale", "in_doubt", "failing", "missing", "paused"]
+
+STALE_ALARM_S = 300
+"""A change that has waited this long is an alarm, whatever the reason."""
+
+
+class NotDismissible(AppError):
+    """Only a customer known to be gone from Shopify can be dismissed."""
+
+    code = "not_dismissible"
+    status = 409
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerStanding:
+    """One customer: the ledger's balance and sequence, and how far Shopify has been told."""
+
+    id: UUID
+    shopify_customer_id: int
+    balance: int
+    sequence: int
+    created_at: datetime
+    status: MirrorStatus
+    pushed_balance: int | None
+    pushed_at: datetime | None
+    stale_since: datetime | None
+    attempts: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFailure:
+    """One customer whose metafield is known not to show the balance, or not known to."""
+
+    customer_id: UUID
+    shopify_customer_id: int
+    status: MirrorStatus
+    error: str
+    attempts: int
+    since: datetime
+    next_attempt_at: datetime | None
+
+
+async def customer_page(
+    conn: AsyncConnection, shop_id: ShopId, *, after: UUID | None, limit: int
+) -> list[CustomerStanding]:
+    """Up to `limit` customers in the order of their ids, all after `after` when it is given."""
+    async with conn.cursor(row_factory=class_row(CustomerStanding)) as cur:
+        await cur.execute(CUSTOMER_PAGE, {"shop": shop_id, "after": after, "limit": limit})
+        return await cur.fetchall()
+
+
+async def one_standing(
+    conn: AsyncConnection,
+    shop_id: ShopId,
+    *,
+    customer_id: UUID | None = None,
+    shopify_customer_id: int | None = None,
+) -> CustomerStanding:
+    """One customer, by either id.
+
+    Raises:
+        CustomerNotFound: the shop has no such customer.
+    """
+    async with conn.cursor(row_factory=class_row(CustomerStanding)) as cur:
+        await cur.execute(ONE_CUSTOMER, {"shop": shop_id, "customer": customer_id, "shopify": shopify_customer_id})
+        found = await cur.fetchone()
+    if found is None:
+        named = customer_id if shopify_customer_id is None else f"with the Shopify id {shopify_customer_id}"
+        raise CustomerNotFound(
+            f"This shop has no customer {named}. POST /api/customers, or a posting that names the Shopify id, creates one."
+        )
+    return found
+
+
+CUSTOMER_PAGE = """
+select
+  id, shopify_customer_id, balance, sequence, created_at, status, pushed_balance, pushed_at, stale_since, attempts,
+  error
+from customer_standings
+where shop_id = %(shop)s and (%(after)s::uuid is null or id > %(after)s)
+order by id
+limit %(limit)s
+"""
+
+ONE_CUSTOMER = """
+select
+  id, shopify_customer_id, balance, sequence, created_at, status, pushed_balance, pushed_at, stale_since, attempts,
+  error
+from customer_standings
+where
+  shop_id = %(shop)s
+  and (id = %(customer)s or (%(customer)s::uuid is null and shopify_customer_id = %(shopify)s))
+"""
+
+
+async def failure_page(
+    conn: AsyncConnection, shop_id: ShopId, *, after: UUID | None, limit: int
+) -> list[SyncFailure]:
+    """Up to `limit` customers that fail, in the order of their ids; dismissed ones are left out.
+
+    In a paused shop that is everybody who is stale: nothing will be pushed until the reason is gone.
+    """
+    async with conn.cursor(row_factory=class_row(SyncFailure)) as cur:
+        await cur.execute(FAILURE_PAGE, {"shop": shop_id, "after": after, "limit": limit})
+        return await cur.fetchall()
+
+
+FAILURE_PAGE = """
+select
+  v.id as customer_id, v.shopify_customer_id, v.status, coalesce(v.error, '') as error, v.attempts,
+  coalesce(v.failing_since, v.stale_since) as since, v.next_attempt_at
+from customer_standings v
+where
+  v.shop_id = %(shop)s
+  and v.id in (
+    select m.customer_id
+    from mirror_states m
+    where m.shop_id = %(shop)s and m.failing_since is not null and m.dismissed_at is null
+    union all
+    select m.customer_id
+    from mirror_states m
+    join shops s on s.id = m.shop_id and s.status = 'paused'
+    where m.shop_id = %(shop)s and m.stale_since is not null and m.status = 'live'
+  )
+  and (%(after)s::uuid is null or v.id > %(after)s)
+order by v.id
+limit %(limit)s
+"""
+
+
+async def dismiss_failure(conn: AsyncConnection, shop_id: ShopId, customer_id: UUID) -> None:
+    """Take a customer who is gone from Shopify off the list: not counted, not tried, until somebody syncs them.
+
+    Raises:
+        CustomerNotFound: the shop has no such customer.
+        NotDismissible: nothing says that they are gone.
+    """
+    async with conn.cursor() as cur:
+        await cur.execute(DISMISS_FAILURE, {"shop": shop_id, "customer": customer_id})
+        if await cur.fetchone() is not None:
+            return
+    standing = await one_standing(conn, shop_id, customer_id=customer_id)
+    raise NotDismissible(
+        f"Customer {customer_id} is {standing.status}, not missing. Only a customer known to be gone from Shopify "
+        "can be dismissed; any other is pushed until it succeeds."
+    )
+
+
+DISMISS_FAILURE = """
+update mirror_states
+set dismissed_at = coalesce(dismissed_at, clock_timestamp())
+where shop_id = %(shop)s and customer_id = %(customer)s and status = 'missing'
+returning 1
+"""
+
+
+async def shop_standing(conn: AsyncConnection, shop_id: ShopId) -> dict[str, Any]:
+    """The shop in numbers: customers by status, the age of the oldest change not pushed, budget and activity."""
+    async with conn.cursor(row_factory=dict_row) as cur:
+        await cur.execute(SHOP_STANDING, {"shop": shop_id})
+        row = await cur.fetchone()
+    assert row is not None, "a caller's shop exists"  # noqa: S101 - its key was just found by it
+    return row
+
+
+SHOP_STANDING = """
+select
+  s.domain, s.status, s.paused_code, s.paused_detail, s.probe_at,
+  a.calls, a.throttled, a.points_spent, a.customers_pushed, a.customers_refused, a.outcomes_unknown,
+  a.budget_maximum, a.budget_available, a.budget_restore_rate, a.budget_seen_at,
+  (select count(*) from customers c where c.shop_id = s.id) as customers,
+  t.missing, t.in_doubt, t.waiting, t.failing,
+  coalesce(extract(epoch from clock_timestamp() - t.oldest)::double precision, 0) as oldest_s
+from shops s
+join shop_activity a on a.shop_id = s.id
+cross join lateral (
+  select
+    count(*) filter (where m.status = 'missing') as missing,
+    count(*) filter (where m.status = 'live' and m.in_doubt) as in_doubt,
+    count(*) filter (where m.status = 'live' and not m.in_doubt and m.failing_since is null) as waiting,
+    count(*) filter (where m.status = 'live' and not m.in_doubt and m.failing_since is not null) as failing,
+    min(m.stale_since) filter (where m.status = 'live') as oldest
+  from mirror_states m
+  where m.shop_id = s.id and m.stale_since is not null
+) t
+where s.id = %(shop)s
+"""
