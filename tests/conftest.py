@@ -55,7 +55,9 @@ class Servers:
         if kind not in self._urls:
             programs = None
             if kind == "system" and (programs := system_postgres()) is None:
-                reason = "NO SECOND POSTGRESQL on this machine (Debian: apt install postgresql): half the proof is missing"
+                reason = (
+                    "NO SECOND POSTGRESQL on this machine (Debian: apt install postgresql): half the proof is missing"
+                )
                 if os.environ.get("CI"):
                     pytest.fail(reason)
                 pytest.skip(reason)

@@ -15,6 +15,8 @@ from devstore.gids import parse_gid
 from devstore.server import DEMO_SHOP, DevStore
 from devstore.shops import ShopSpec
 
+_PORT_MAX = 65_535
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0 stopped as asked, 2 could not start."""
@@ -22,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         shops = _shops(options)
         latency = Latency(*_range(options.latency_ms))
+        if not 0 <= options.port <= _PORT_MAX:
+            raise ValueError(f"port {options.port} is none of 0 to {_PORT_MAX}")  # noqa: TRY301  # one place reports
         store = DevStore(shops, host=options.host, port=options.port, state=options.state, latency=latency)
     except (OSError, OverflowError, ValueError, sqlite3.Error) as error:
         sys.stderr.write(f"devstore: {error}\n")
@@ -43,9 +47,7 @@ class _Options(argparse.Namespace):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="devstore", description="A local stand-in for Shopify development stores."
-    )
+    parser = argparse.ArgumentParser(prog="devstore", description="A local stand-in for Shopify development stores.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
     parser.add_argument(
@@ -65,9 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         help="customers of each shop: an id or global id a line",
     )
     parser.add_argument("--latency-ms", default="0", metavar="MS[-MS]", help="how long answers take")
-    parser.add_argument(
-        "--state", type=Path, metavar="FILE", help="keep the shops here, over restarts and kill -9"
-    )
+    parser.add_argument("--state", type=Path, metavar="FILE", help="keep the shops here, over restarts and kill -9")
     return parser
 
 

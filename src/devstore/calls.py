@@ -101,9 +101,7 @@ class CallLog:
         stats.actual_points += entry.actual or 0
         stats.owners += len(entry.owners)
 
-    def select(
-        self, *, shop: str | None = None, operation: str | None = None, after: int = 0
-    ) -> Iterable[CallEntry]:
+    def select(self, *, shop: str | None = None, operation: str | None = None, after: int = 0) -> Iterable[CallEntry]:
         """Entries of a shop, with a top-level field, later than a number; each filter optional."""
         return (
             entry

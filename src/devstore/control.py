@@ -91,9 +91,7 @@ class Control:
     async def delete_customers(self, request: Request) -> Response:
         """Delete customers with their metafields."""
         shop = self._shop(request)
-        return _json(
-            {"deleted": sum([shop.delete_customer(number) for number in _ids(await _body(request))])}
-        )
+        return _json({"deleted": sum([shop.delete_customer(number) for number in _ids(await _body(request))])})
 
     async def metafields(self, request: Request) -> Response:
         """Give every customer's value of one metafield."""
@@ -136,10 +134,7 @@ class Control:
     async def faults(self, _request: Request) -> Response:
         """List the faults in force and how often each has struck."""
         return _json(
-            [
-                {"id": number, "fired": fired, **_camel_keys(asdict(fault))}
-                for number, fault, fired in self.world.faults
-            ]
+            [{"id": number, "fired": fired, **_camel_keys(asdict(fault))} for number, fault, fired in self.world.faults]
         )
 
     async def add_fault(self, request: Request) -> Response:
@@ -158,10 +153,7 @@ class Control:
     async def late(self, _request: Request) -> Response:
         """List the calls that are still to be executed."""
         return _json(
-            [
-                {"call": one.number, "shop": one.shop, "operation": one.operation}
-                for one in self.world.late.values()
-            ]
+            [{"call": one.number, "shop": one.shop, "operation": one.operation} for one in self.world.late.values()]
         )
 
     async def apply_late(self, _request: Request) -> Response:
@@ -184,9 +176,7 @@ class Control:
         """Give the counters by operation."""
         calls = self.world.calls
         operations = {name: stats.as_json() for name, stats in calls.stats.items()}
-        return _json(
-            {"inFlight": calls.in_flight, "inFlightMax": calls.in_flight_max, "operations": operations}
-        )
+        return _json({"inFlight": calls.in_flight, "inFlightMax": calls.in_flight_max, "operations": operations})
 
     def _shop(self, request: Request) -> Shop:
         domain = cast("str", request.path_params["domain"])

@@ -191,9 +191,7 @@ class Pricing:
                 get_named_type(cast("GraphQLObjectType", parent).fields[item.name.value].type),
             )
             if value is _ASKED:
-                each = unit + self._selection(
-                    [item.selection_set], inner, _ASKED, OBJECT_POINTS, (*path, key)
-                )
+                each = unit + self._selection([item.selection_set], inner, _ASKED, OBJECT_POINTS, (*path, key))
                 points = size * each
             else:
                 found = cast("list[object]", cast("Mapping[str, object]", value).get(key) or [])
@@ -216,9 +214,7 @@ class Pricing:
         entries = self._argument(node, "metafields")
         # A single object stands for a list of one.
         listed = cast("list[object]", entries) if isinstance(entries, list) else [entries]
-        owners = (
-            cast("Mapping[str, object]", entry).get("ownerId") for entry in listed if isinstance(entry, dict)
-        )
+        owners = (cast("Mapping[str, object]", entry).get("ownerId") for entry in listed if isinstance(entry, dict))
         return list(dict.fromkeys(owner for owner in owners if isinstance(owner, str)))
 
     def _page_size(self, node: FieldNode) -> int:

@@ -120,9 +120,7 @@ class DefinitionBook:
             message = f"Key is in use for {owner} metafields on the '{slot.namespace}' namespace."
             errors.append(UserError(("definition", "key"), message, "TAKEN"))
         elif len(self.of_type(slot.owner_type)) >= DEFINITIONS_PER_OWNER_TYPE_MAX:
-            message = (
-                f"Stores can only have {DEFINITIONS_PER_OWNER_TYPE_MAX} definitions for each store resource."
-            )
+            message = f"Stores can only have {DEFINITIONS_PER_OWNER_TYPE_MAX} definitions for each store resource."
             errors.append(UserError(("definition",), message, "RESOURCE_TYPE_LIMIT_EXCEEDED"))
         pin = bool(given.get("pin"))
         if pin and not errors and self._pinned(slot.owner_type) >= PINNED_PER_OWNER_TYPE_MAX:
@@ -214,9 +212,18 @@ class DefinitionBook:
             *(definition.name, definition.description, access.storefront, access.customer_account),
             *(definition.pinned_position, access.admin, definition.number),
         )
+        before = self._by_slot[definition.slot].pinned_position
         self._storage.db.execute(_CHANGE, values)
         self._by_slot[definition.slot] = definition
+        if before is not None and definition.pinned_position is None:
+            self._move_up(definition.slot.owner_type, before)
         return definition
+
+    def _move_up(self, owner_type: str, position: int) -> None:
+        """Close the gap an unpinned definition leaves."""
+        for one in self.of_type(owner_type):
+            if one.pinned_position is not None and one.pinned_position > position:
+                self._change(replace(one, pinned_position=one.pinned_position - 1))
 
     def _adopt_values(self, definition: Definition) -> None:
         for owner, _kind, value in self._metafields.of_other_type(definition.slot, definition.type):
@@ -282,9 +289,7 @@ def _text_errors(given: Mapping[str, object]) -> list[UserError]:
         if name == "name" and isinstance(text, str) and not text.strip():
             complaint = Complaint("BLANK", "Name can't be blank")
         elif isinstance(text, str) and len(text) > longest:
-            complaint = Complaint(
-                "TOO_LONG", f"{name.capitalize()} is too long (maximum is {longest} characters)"
-            )
+            complaint = Complaint("TOO_LONG", f"{name.capitalize()} is too long (maximum is {longest} characters)")
         if complaint is not None:
             errors.append(UserError(("definition", name), complaint.message, complaint.code))
     return errors

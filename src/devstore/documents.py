@@ -23,6 +23,7 @@ from graphql import (
 
 DOCUMENTS_MAX = 256
 DOCUMENT_TOKENS_MAX = 20_000
+DOCUMENT_KEPT_CHARS_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ class DocumentCache:
             self._known.move_to_end(text)
             return known
         prepared = _prepare(self._schema, text)
+        if len(text) > DOCUMENT_KEPT_CHARS_MAX:
+            return prepared
         self._known[text] = prepared
         if len(self._known) > DOCUMENTS_MAX:
             self._known.popitem(last=False)
@@ -85,12 +88,12 @@ def _prepare(schema: GraphQLSchema, text: str) -> Prepared:
         document = parse(text, max_tokens=DOCUMENT_TOKENS_MAX)
     except GraphQLError as error:
         return Prepared(None, (), {}, (error,))
+    except RecursionError:
+        return Prepared(None, (), {}, (GraphQLError("The document is nested too deeply."),))
     errors = validate(schema, document)
     if errors:
         return Prepared(None, (), {}, tuple(errors))
-    fragments = {
-        node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
-    }
+    fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
     operations = tuple(
         Operation(node.name.value if node.name else None, node, tuple(_fields(node.selection_set, fragments)))
         for node in document.definitions

@@ -117,11 +117,7 @@ def _decode_cursor(cursor: str) -> int:
 def _size(request: PageRequest) -> int:
     if (request.first is None) == (request.last is None):
         many = request.first is not None
-        message = (
-            "providing both first and last is not supported"
-            if many
-            else "you must provide one of first or last"
-        )
+        message = "providing both first and last is not supported" if many else "you must provide one of first or last"
         raise GraphQLError(message, extensions={"code": "BAD_REQUEST"})
     size = cast("int", request.first if request.first is not None else request.last)
     name = "first" if request.first is not None else "last"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -40,8 +41,9 @@ _Input = Mapping[str, object]
 _Info = GraphQLResolveInfo[Shop]
 
 
+@cache
 def load_schema() -> GraphQLSchema:
-    """Build the schema. The context of an execution is the `Shop` that is called."""
+    """The schema, built once: it holds no state. The context of an execution is the `Shop` that is called."""
     schema = build_schema(SDL_PATH.read_text(encoding="utf-8"))
     for kind in schema.type_map.values():
         if isinstance(kind, GraphQLInterfaceType):
@@ -139,9 +141,7 @@ def _node(shop: Shop, gid: Gid) -> object:
     return installation if str(gid) == installation.id else None
 
 
-def _query_customers(
-    _root: object, info: _Info, *, query: str | None = None, **page: object
-) -> dict[str, object]:
+def _query_customers(_root: object, info: _Info, *, query: str | None = None, **page: object) -> dict[str, object]:
     shop = info.context
     found = cut(
         _page_request(page),
@@ -197,9 +197,7 @@ def _query_definitions(
     return found.as_connection([DefinitionView(shop, by_number[number]) for number in found.numbers])
 
 
-def _owner_metafield(
-    owner: OwnerView, info: _Info, key: str, namespace: str | None = None
-) -> MetafieldView | None:
+def _owner_metafield(owner: OwnerView, info: _Info, key: str, namespace: str | None = None) -> MetafieldView | None:
     shop = info.context
     stored = shop.metafields.get(owner.slot(namespace, key), owner.number)
     return MetafieldView(shop, stored) if stored else None

@@ -168,9 +168,7 @@ class MetafieldSetter:
         current = self.metafields.get(write.slot, write.owner)
         if current is None:
             if digest is not None:
-                raise _RefusedError(
-                    UserError(("metafields", str(index)), _INVALID_DIGEST, "INVALID_COMPARE_DIGEST")
-                )
+                raise _RefusedError(UserError(("metafields", str(index)), _INVALID_DIGEST, "INVALID_COMPARE_DIGEST"))
             return
         unchanged = (current.type, current.value) == (write.type, write.value)
         # An identical value and type is no change, whatever digest comes with it.

@@ -42,8 +42,8 @@ class ShopSpec:
         domain: its myshopify domain, `demo.myshopify.com`.
         token: the access token that opens it; None leaves a shop of a state file as it was.
         plan: its plan; None leaves a stored shop as it was, a new one is on Standard.
-        customers: how many customers to seed, numbered from 1.
-        customer_ids: further customers by number.
+        customers: how many customers to seed a shop with that has none, numbered from 1.
+        customer_ids: further customers to seed it with, by number.
     """
 
     domain: str
@@ -56,9 +56,7 @@ class ShopSpec:
 class Shop:
     """A shop and everything in it. Built by `open_shop`; used from the server's loop only."""
 
-    def __init__(
-        self, storage: Storage, domain: str, row: tuple[int, str | None, str, str, int], clock: Clock
-    ) -> None:
+    def __init__(self, storage: Storage, domain: str, row: tuple[int, str | None, str, str, int], clock: Clock) -> None:
         self.storage = storage
         self.domain = domain
         self.number, self.token, plan, state, self.created_s = row
@@ -133,9 +131,10 @@ def open_shop(storage: Storage, spec: ShopSpec, clock: Clock) -> Shop:
     if (spec.token or shop.token, plan) != (shop.token, shop.budget.plan):
         shop.change(token=spec.token or shop.token, plan=plan, state=shop.state)
         shop.budget.fill()
-    shop.seed_customers(spec.customers)
-    if spec.customer_ids:
+    # Only an empty shop is seeded: a customer deleted in an earlier run of a state file stays deleted.
+    if shop.customers.last() == 0:
         shop.add_customers(spec.customer_ids)
+        shop.seed_customers(spec.customers)
     return shop
 
 

@@ -106,9 +106,7 @@ def normalise(kind: str, value: str) -> str:
     if value.strip() == "":
         raise ValueRefusedError(Complaint("BLANK", "Value can't be blank."))
     if len(value.encode("utf-8", "surrogatepass")) > VALUE_BYTES_MAX:
-        raise ValueRefusedError(
-            Complaint("TOO_LONG", f"Value is too long (maximum is {VALUE_BYTES_MAX} bytes).")
-        )
+        raise ValueRefusedError(Complaint("TOO_LONG", f"Value is too long (maximum is {VALUE_BYTES_MAX} bytes)."))
     if kind == "number_integer":
         return _integer(value)
     if kind == "number_decimal":

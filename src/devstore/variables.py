@@ -31,9 +31,7 @@ _Path = tuple[str | int, ...]
 _Problems = Iterator[tuple[_Path, str]]
 
 
-def variable_errors(
-    schema: GraphQLSchema, operation: Operation, given: Mapping[str, object]
-) -> Iterator[Json]:
+def variable_errors(schema: GraphQLSchema, operation: Operation, given: Mapping[str, object]) -> Iterator[Json]:
     """INVALID_VARIABLE errors: one for each variable that is wrong, naming every path in it that is."""
     for definition in operation.node.variable_definitions or ():
         value = given.get(definition.variable.name.value, _MISSING)

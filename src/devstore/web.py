@@ -1,6 +1,7 @@
 """The Admin API over HTTP: which shop a request is for, who may ask, what goes wrong on request."""
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -52,6 +53,7 @@ class Late:
     shop: str
     operation: str
     run: Callable[[], None]
+    timer: asyncio.TimerHandle | None = None
 
 
 @dataclass(slots=True)
@@ -65,6 +67,21 @@ class World:
     faults: FaultBook = field(default_factory=FaultBook)
     latency: Latency = field(default_factory=Latency)
     late: dict[int, Late] = field(default_factory=dict[int, Late])
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def pause(self, seconds: float) -> None:
+        """Let time pass on the wire, unless the server is to stop: then every answer goes out at once."""
+        if seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.closing.wait(), seconds)
+
+    def close(self) -> None:
+        """Hold nothing back any longer, and forget the calls that were to be executed later."""
+        self.closing.set()
+        for one in self.late.values():
+            if one.timer is not None:
+                one.timer.cancel()
+        self.late.clear()
 
     def apply_late(self) -> int:
         """Execute every late call now, oldest first; how many there were."""
@@ -103,9 +120,7 @@ class AdminEndpoint:
             number = world.calls.next_number()
             served = await self._serve(request, asked, number)
         finally:
-            entry = _entry(
-                number, served, asked, wall_s=wall_s, started_s=arrived_s, ended_s=world.clock.monotonic()
-            )
+            entry = _entry(number, served, asked, wall_s=wall_s, started_s=arrived_s, ended_s=world.clock.monotonic())
             world.calls.ended(entry)
         served.response.headers["X-Shopify-Api-Version"] = served_version(asked)
         served.response.headers["X-Request-Id"] = f"devstore-{number}"
@@ -147,14 +162,14 @@ class AdminEndpoint:
         picked = world.faults.pick(shop.domain, fields)
         # Half of the latency lies before the execution and half behind it, as on a real way there and back.
         latency_s = world.latency.draw_s()
-        await _pause(latency_s / 2)
+        await world.pause(latency_s / 2)
         if picked is None:
             answer = world.api.run(shop, call)
-            await _pause(latency_s / 2)
+            await world.pause(latency_s / 2)
             return _Served(_json(answer.body, answer.status), shop.domain, call, answer)
         rule, fault = picked
         served = self._misbehave(shop, call, number, rule, fault)
-        await _pause(latency_s / 2 + fault.hold_ms / 1_000)
+        await world.pause(latency_s / 2 + fault.hold_ms / 1_000)
         return served
 
     def _misbehave(self, shop: Shop, call: Call, number: int, rule: int, fault: Fault) -> _Served:
@@ -180,8 +195,8 @@ class AdminEndpoint:
             times = {"wall_s": wall_s, "started_s": started_s, "ended_s": ended_s}
             world.calls.ended(_entry(own, served, "", **times, late_of=number))
 
-        world.late[number] = Late(number, shop.domain, call.label, run)
-        asyncio.get_running_loop().call_later(delay_s, run)
+        timer = asyncio.get_running_loop().call_later(delay_s, run)
+        world.late[number] = Late(number, shop.domain, call.label, run, timer)
 
 
 def served_version(asked: str) -> str:
@@ -196,7 +211,9 @@ def _faulty_response(fault: Fault, answer: Answer | None) -> tuple[Response, int
     if fault.answer is FaultAnswer.GARBAGE:
         return Response("<html><body>Something went wrong", headers=headers, media_type="text/html"), 200
     if fault.answer is FaultAnswer.STATUS:
-        return _json({"errors": HTTPStatus(fault.status).phrase}, fault.status, headers), fault.status
+        known = fault.status in set(HTTPStatus)
+        phrase = HTTPStatus(fault.status).phrase if known else "Shopify knows this status alone"
+        return _json({"errors": phrase}, fault.status, headers), fault.status
     # A normal answer to a call that is not executed in time has nothing to show.
     shown = answer if answer is not None else Answer({"data": None})
     return _json(shown.body, shown.status, headers), shown.status
@@ -209,11 +226,6 @@ def _refuse(status: int, message: str, shop: Shop | None) -> _Served:
 def _json(body: Mapping[str, object], status: int, headers: Mapping[str, str] | None = None) -> Response:
     content = json.dumps(body, separators=(",", ":"))
     return Response(content, status, headers, media_type="application/json")
-
-
-async def _pause(seconds: float) -> None:
-    if seconds > 0:
-        await asyncio.sleep(seconds)
 
 
 def _entry(

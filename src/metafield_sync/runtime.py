@@ -18,7 +18,7 @@ from metafield_sync.sync.drain import Mirror
 from metafield_sync.sync.runs import Runs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from metafield_sync.settings import Settings
 
@@ -40,7 +40,7 @@ class Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
     """Start what has to be started, bring the schema up to date, connect; undo it all in reverse at the end.
 
     Raises:

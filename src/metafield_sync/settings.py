@@ -133,7 +133,7 @@ class Settings(BaseSettings):
             SettingsInvalid: one line that names the setting and says what it must be.
         """
         try:
-            return cls.model_validate(cls(**{}).model_copy(update=overrides).model_dump()) if overrides else cls()
+            return cls.model_validate(cls().model_copy(update=overrides).model_dump()) if overrides else cls()
         except ValidationError as error:
             first = error.errors()[0]
             name = "_".join(str(part) for part in first["loc"]).upper()

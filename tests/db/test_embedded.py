@@ -171,9 +171,7 @@ def test_a_killed_server_recovers_what_was_committed(data_dir: Path, bin_dir: Pa
 def test_durability_is_left_as_postgresql_has_it(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as postgres, psycopg.connect(postgres.start()) as conn:
         names = ["fsync", "full_page_writes", "synchronous_commit"]
-        row = conn.execute(
-            "select array_agg(current_setting(name)) from unnest(%s::text[]) name", [names]
-        ).fetchone()
+        row = conn.execute("select array_agg(current_setting(name)) from unnest(%s::text[]) name", [names]).fetchone()
         assert row == (["on", "on", "on"],)
 
 
@@ -302,9 +300,7 @@ def test_another_major_version_is_refused_and_nothing_touched(data_dir: Path) ->
     data = data_dir / "postgresql" / "data"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("14\n")
-    with pytest.raises(
-        EmbeddedPostgresError, match=r"PostgreSQL 14, and this is PostgreSQL \d+.*pg_dump"
-    ) as refused:
+    with pytest.raises(EmbeddedPostgresError, match=r"PostgreSQL 14, and this is PostgreSQL \d+.*pg_dump") as refused:
         fast(data_dir).start()
     assert refused.value.exit_status == 2
     assert [path.name for path in data.iterdir()] == ["PG_VERSION"]
@@ -418,9 +414,7 @@ def test_a_normal_user_serves_and_another_is_told_whose_it_is(open_dir: Path) ->
     open_dir.chmod(0o700)
     command = ["/bin/sh", "-c", 'exec "$@"', "sh", sys.executable, "-c", USER, open_dir]
     ended = None
-    for (
-        account
-    ) in ROOT_ACCOUNTS:  # With a capability only where Python or the checkout are in a closed folder.
+    for account in ROOT_ACCOUNTS:  # With a capability only where Python or the checkout are in a closed folder.
         ended = replace(account, uid=65534).run(command, timeout_s=DEADLINE_S)
         if ended.returncode == 0:
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import warnings
 from typing import TYPE_CHECKING
 
@@ -41,20 +42,24 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def store(clock: ManualClock) -> AsyncIterator[DevStore]:
-    shops = [ShopSpec(DOMAIN, TOKEN, customers=30), ShopSpec("other.myshopify.com", "shpat_other", customers=3)]
+    shops = [
+        ShopSpec(DOMAIN, TOKEN, customers=30),
+        ShopSpec("other.myshopify.com", "shpat_other", customers=3),
+    ]
     async with DevStore(shops, clock=clock.clock) as running:
         yield running
 
 
 @pytest.fixture
 async def remote(store: DevStore) -> AsyncIterator[Remote]:
-    async with httpx.AsyncClient() as http:
+    # A bare context: loading the machine's certificates takes longer than a test here, and nothing is https.
+    async with httpx.AsyncClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) as http:
         yield Remote(http, store.origin)
 
 
 @pytest.fixture(scope="session")
 def published(request: pytest.FixtureRequest) -> dict[str, GraphQLSchema]:
-    """Published schemas by version. Where npm is missing the tests are skipped with a word; in CI they fail."""
+    """Published schemas by version. Without npm the tests are skipped with a word; in CI they fail."""
     folder = request.config.cache.mkdir("shopify-published-schema")
     try:
         return published_schemas(folder)

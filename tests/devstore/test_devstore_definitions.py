@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from devstore_support import Bench
+
+if TYPE_CHECKING:
+    from devstore_support import Bench
 
 UPDATE = """mutation($d:MetafieldDefinitionUpdateInput!){ metafieldDefinitionUpdate(definition:$d){
-  updatedDefinition{ name pinnedPosition access{ admin storefront customerAccount } } userErrors{ field message code } } }"""
+  updatedDefinition{ name pinnedPosition access{ admin storefront customerAccount } }
+  userErrors{ field message code } } }"""
 FIND = """{ metafieldDefinition(identifier:{ownerType:CUSTOMER,namespace:"loyalty",key:"points_balance"}){
   id pinnedPosition type{name category} access{ admin storefront customerAccount } metafieldsCount } }"""
 WHICH = {"ownerType": "CUSTOMER", "namespace": "loyalty", "key": "points_balance"}
@@ -103,6 +106,7 @@ def test_twenty_definitions_can_be_pinned_and_no_more(bench: Bench) -> None:
 
 def test_a_shop_has_256_definitions_an_owner_type(bench: Bench) -> None:
     for number in range(256):
+        bench.shop.budget.fill()
         bench.define(key=f"key-{number}")
     assert bench.define()["userErrors"] == [
         {
@@ -125,6 +129,14 @@ def test_pinning_and_unpinning(bench: Bench) -> None:
     assert run("Pin") == ({"pinnedPosition": 1}, [])
     assert run("Pin") == (None, ["ALREADY_PINNED"])
     assert run("Unpin") == ({"pinnedPosition": None}, [])
+
+
+def test_unpinning_moves_the_later_ones_up(bench: Bench) -> None:
+    for number in range(3):
+        bench.define(key=f"key-{number}", pin=True)
+    bench.data(_pin("Unpin"), {"i": {**WHICH, "key": "key-0"}})
+    positions = {one.slot.key: one.pinned_position for one in bench.shop.definitions.of_type("CUSTOMER")}
+    assert positions == {"key-0": None, "key-1": 1, "key-2": 2}
 
 
 @pytest.mark.parametrize("verb", ["Pin", "Unpin"])
@@ -154,7 +166,8 @@ def test_definitions_are_listed_and_filtered(bench: Bench) -> None:
         bench.define(namespace=namespace, pin=pin)
 
     def listed(arguments: str) -> list[str]:
-        query = f"{{ metafieldDefinitions(first: 5, ownerType: CUSTOMER{arguments}) {{ nodes {{ namespace }} }} }}"
+        field = f"metafieldDefinitions(first: 5, ownerType: CUSTOMER{arguments})"
+        query = f"{{ {field} {{ nodes {{ namespace }} }} }}"
         return [one["namespace"] for one in bench.data(query)["metafieldDefinitions"]["nodes"]]
 
     assert listed("") == ["loyalty", "reviews"]
@@ -166,8 +179,13 @@ def test_definitions_are_listed_and_filtered(bench: Bench) -> None:
 def test_a_definition_is_found_by_id_and_counts_its_values(bench: Bench) -> None:
     number = bench.define()["createdDefinition"]["id"]
     bench.shop.put_metafield(bench.shop.gid, "loyalty", "points_balance", "1", "number_integer")
-    query = "query($id: ID!) { metafieldDefinition(id: $id) { key metafieldsCount type { category } } node(id: $id) { id } }"
+    query = """query($id: ID!) { metafieldDefinition(id: $id) { key metafieldsCount type { category } }
+      node(id: $id) { id } }"""
     assert bench.data(query, {"id": number}) == {
-        "metafieldDefinition": {"key": "points_balance", "metafieldsCount": 0, "type": {"category": "NUMBER"}},
+        "metafieldDefinition": {
+            "key": "points_balance",
+            "metafieldsCount": 0,
+            "type": {"category": "NUMBER"},
+        },
         "node": {"id": number},
     }

@@ -145,15 +145,13 @@ def test_an_empty_value_is_blank(bench: Bench) -> None:
     ],
 )
 def test_names_are_bounded_and_some_namespaces_reserved(
-    bench: Bench, changes: dict[str, str], part: str, code: str
+    bench: Bench, changes: dict[str, Any], part: str, code: str
 ) -> None:
     (refused,) = bench.refusals(entry(**changes))
     assert (refused["code"], refused["field"]) == (code, ["metafields", "0", part])
 
 
-@pytest.mark.parametrize(
-    ("sent", "stored"), [(..., "app--1"), ("$app", "app--1"), ("$app:loyalty", "app--1--loyalty")]
-)
+@pytest.mark.parametrize(("sent", "stored"), [(..., "app--1"), ("$app", "app--1"), ("$app:loyalty", "app--1--loyalty")])
 def test_the_apps_own_namespaces_are_spelled_out(bench: Bench, sent: Any, stored: str) -> None:
     assert bench.set(entry(namespace=sent))["metafields"][0]["namespace"] == stored
 
@@ -247,9 +245,7 @@ def test_missing_required_fields_are_invalid_variables(bench: Bench, missing: st
     assert answer.status == 200
     assert "data" not in answer.body
     assert told["extensions"]["code"] == "INVALID_VARIABLE"
-    assert told["extensions"]["problems"] == [
-        {"path": [1, missing], "explanation": "Expected value to not be null"}
-    ]
+    assert told["extensions"]["problems"] == [{"path": [1, missing], "explanation": "Expected value to not be null"}]
     assert told["message"].startswith("Variable $m of type [MetafieldsSetInput!]! was provided invalid value for 1.")
 
 
@@ -282,7 +278,8 @@ def test_a_global_id_of_a_type_without_metafields_is_a_top_level_error(bench: Be
 
 def test_each_alias_is_its_own_atomic_unit(bench: Bench) -> None:
     query = """mutation($a:[MetafieldsSetInput!]!,$b:[MetafieldsSetInput!]!) {
-      one: metafieldsSet(metafields:$a) { userErrors { code } } two: metafieldsSet(metafields:$b) { userErrors { code } } }"""
+      one: metafieldsSet(metafields:$a) { userErrors { code } }
+      two: metafieldsSet(metafields:$b) { userErrors { code } } }"""
     data = bench.data(query, {"a": [entry(1, "1")], "b": [entry(2, "x"), entry(3, "1")]})
     assert data == {"one": {"userErrors": []}, "two": {"userErrors": [{"code": "INVALID_VALUE"}]}}
     assert bench.value(1) is not None
@@ -291,7 +288,8 @@ def test_each_alias_is_its_own_atomic_unit(bench: Bench) -> None:
 
 def test_the_shop_can_own_metafields(bench: Bench) -> None:
     bench.set(entry(ownerId=str(bench.shop.gid)))
-    query = '{ shop { metafield(namespace:"loyalty", key:"points_balance") { jsonValue ownerType owner { ... on Shop { id } } } } }'
+    query = """{ shop { metafield(namespace:"loyalty", key:"points_balance") {
+      jsonValue ownerType owner { ... on Shop { id } } } } }"""
     found = bench.data(query)["shop"]["metafield"]
     assert found == {"jsonValue": 5, "ownerType": "SHOP", "owner": {"id": str(bench.shop.gid)}}
 
@@ -302,7 +300,10 @@ def test_metafields_delete_removes_and_tells_what_was_there(bench: Bench) -> Non
       deletedMetafields { ownerId key } userErrors { message } } }"""
     names = {"namespace": "loyalty", "key": "points_balance"}
     data = bench.data(query, {"m": [{"ownerId": gid(1), **names}, {"ownerId": gid(2), **names}]})
-    assert data["metafieldsDelete"]["deletedMetafields"] == [{"ownerId": gid(1), "key": "points_balance"}, None]
+    assert data["metafieldsDelete"]["deletedMetafields"] == [
+        {"ownerId": gid(1), "key": "points_balance"},
+        None,
+    ]
     assert bench.value(1) is None
 
 

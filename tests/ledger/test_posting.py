@@ -31,7 +31,12 @@ ACTOR = "test"
 
 async def test_a_posting_creates_the_customer_it_names(db: Database, shop_id: ShopId) -> None:
     posted = await post(db, shop_id, ACTOR, Posting(shopify_customer_id=7, amount=10, reason="order"))
-    assert (posted.entry.sequence, posted.entry.balance_after, posted.balance, posted.is_new) == (1, 10, 10, True)
+    assert (posted.entry.sequence, posted.entry.balance_after, posted.balance, posted.is_new) == (
+        1,
+        10,
+        10,
+        True,
+    )
     again = await post(db, shop_id, ACTOR, Posting(customer_id=posted.entry.customer_id, amount=-4, reason="spent"))
     assert (again.entry.sequence, again.balance) == (2, 6)
 
@@ -50,13 +55,14 @@ async def test_a_key_with_another_amount_or_reason_is_refused(db: Database, shop
     for amount, reason in ((11, "order"), (10, "gift")):
         with pytest.raises(IdempotencyConflict):
             await post(
-                db, shop_id, ACTOR, Posting(shopify_customer_id=7, amount=amount, reason=reason, external_id="o1")
+                db,
+                shop_id,
+                ACTOR,
+                Posting(shopify_customer_id=7, amount=amount, reason=reason, external_id="o1"),
             )
 
 
-async def test_a_refused_posting_creates_no_customer(
-    db: Database, shop_id: ShopId, owner: psycopg.Connection
-) -> None:
+async def test_a_refused_posting_creates_no_customer(db: Database, shop_id: ShopId, owner: psycopg.Connection) -> None:
     with pytest.raises(InsufficientBalance):
         await post(db, shop_id, ACTOR, Posting(shopify_customer_id=7, amount=-1, reason="spent"))
     assert owner.execute("select count(*) from customers").fetchone() == (0,)
@@ -185,8 +191,9 @@ async def test_a_thousand_postings_at_once_half_of_them_repeats(
     assert len(by_key) == 500
     assert all(len(sequences) == 1 for sequences in by_key.values()), "both askers get the one entry"
     expected = [(c, sum(1 + n % 7 for n in range(500) if 1 + n % 10 == c), 50) for c in range(1, 11)]
-    assert owner.execute(
-        """
+    assert (
+        owner.execute(
+            """
         select c.shopify_customer_id, c.current_balance, count(*)
         from customers c
         join ledger_entries l on l.customer_id = c.id
@@ -197,10 +204,15 @@ async def test_a_thousand_postings_at_once_half_of_them_repeats(
           and sum(l.amount) = c.current_balance
         order by 1
         """
-    ).fetchall() == expected
+        ).fetchall()
+        == expected
+    )
 
 
-@pytest.mark.parametrize("statement", ["update ledger_entries set amount = 1", "delete from ledger_entries", "truncate ledger_entries cascade"])
+@pytest.mark.parametrize(
+    "statement",
+    ["update ledger_entries set amount = 1", "delete from ledger_entries", "truncate ledger_entries cascade"],
+)
 async def test_entries_are_history_for_the_application_and_for_the_owner(
     db: Database, shop_id: ShopId, owner: psycopg.Connection, statement: str
 ) -> None:

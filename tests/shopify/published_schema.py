@@ -22,7 +22,7 @@ VERSIONS = ("2026-01", "2026-04", "2026-07", "2026-10")
 FETCH_TIMEOUT_S = 90
 
 
-class FetchFailed(Exception):  # noqa: N818 - named for what happened
+class FetchFailed(Exception):
     """There is no npm here, or it could not get the package."""
 
 
@@ -47,7 +47,7 @@ def fetch_published_schemas(folder: Path) -> dict[str, GraphQLSchema]:
             member = archive.extractfile(f"package/dist/data/admin_{version}.json.gz")
             assert member is not None
             introspection = json.loads(gzip.decompress(member.read()))["data"]
-            # Some implementations deprecate what their interface does not, which graphql-core refuses; the schema
-            # is Shopify's to get right, ours are the documents.
+            # Some types deprecate what their interface does not, which graphql-core refuses. The schema is
+            # Shopify's to get right; ours are the documents.
             schemas[version] = build_client_schema(introspection, assume_valid=True)
     return schemas

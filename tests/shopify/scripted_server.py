@@ -1,4 +1,4 @@
-"""A loopback HTTP server that answers what it was told to, in order: real sockets for what a real server may do."""
+"""A loopback HTTP server that answers what it was told to, in order: real sockets, as bad as needed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ if TYPE_CHECKING:
 
 DOMAIN = "a-shop.myshopify.com"
 TOKEN = "shpat_0123456789abcdef0123456789abcdef"  # noqa: S105 - made up
+QUERY = "query Shop { shop { name } }"
+MUTATION = "mutation MetafieldsSet { metafieldsSet(metafields: []) { userErrors { code } } }"
+OK = {"data": {"shop": {"name": "A shop"}}}
+
+
+def failed(code: str | None, message: str = "no", **extensions: Any) -> dict[str, Any]:
+    """A GraphQL answer with one top-level error."""
+    named = extensions if code is None else {"code": code, **extensions}
+    return {"errors": [{"message": message, "extensions": named}]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class Received:
 
 
 class ScriptedServer:
-    """Use it as an async context manager; queue answers with `reply` and `answer`, see `received` afterwards."""
+    """Use it as an async context manager; queue answers with `reply` or `answer`; see `received` after."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []

@@ -1,4 +1,4 @@
-"""A model of Shopify's bucket and of a client on a slow line, in simulated time; it shares nothing with `Budget`."""
+"""A model of Shopify's bucket and of a client on a slow line, in simulated time, without any `Budget`."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Simulation:
         in_flight, known_until, wake_at, wanted_at = 0, -math.inf, 0.0, 0.0
         while queue and queue[0][0] <= until and len(self.calls) < calls_max:
             self.now, _, kind, what = heapq.heappop(queue)
-            if isinstance(what, float):
+            if not isinstance(what, Sent):
                 if kind == "spend":
                     self.bucket.drain(what, self.now)
                 elif self.now != wake_at:

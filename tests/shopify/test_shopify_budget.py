@@ -41,23 +41,24 @@ def budget_at(available: float, clock: Clock, *, jitter: float = 0.0) -> Budget:
 
 seconds = st.floats(0, 3) | st.floats(0, 0.5) | st.just(0.0)
 pauses = st.just(0.0) | st.floats(0, 3)
-trips = st.lists(
-    st.builds(
-        lambda there, back, count, share, pause: Trip(there, back, 10 + count, (10 + count) * share, pause),
-        seconds,
-        seconds,
-        st.integers(1, 25),
-        st.sampled_from([1.0, 1.0, 0.5]),
-        pauses,
-    ),
-    min_size=1,
-    max_size=12,
-)
-buckets = st.builds(
-    lambda size, rate: ModelBucket(size=size, rate=rate, points=size),
-    st.integers(int(ASSUMED_MAXIMUM_POINTS), 3000).map(float) | st.just(ASSUMED_MAXIMUM_POINTS),
-    st.integers(50, 2000).map(float) | st.just(50.0),
-)
+
+
+@st.composite
+def one_trip(draw: st.DrawFn) -> Trip:
+    requested = draw(st.integers(11, 35))
+    actual = requested * draw(st.sampled_from([1.0, 1.0, 0.5]))
+    return Trip(draw(seconds), draw(seconds), requested, actual, draw(pauses))
+
+
+@st.composite
+def full_bucket(draw: st.DrawFn) -> ModelBucket:
+    size = draw(st.integers(int(ASSUMED_MAXIMUM_POINTS), 3000) | st.just(int(ASSUMED_MAXIMUM_POINTS)))
+    rate = draw(st.integers(50, 2000) | st.just(50))
+    return ModelBucket(float(size), float(rate), float(size))
+
+
+trips = st.lists(one_trip(), min_size=1, max_size=12)
+buckets = full_bucket()
 spends = st.lists(st.tuples(st.floats(0, 20), st.floats(1, 3000)), max_size=6)
 
 

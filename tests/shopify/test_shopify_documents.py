@@ -19,9 +19,8 @@ def documents() -> dict[str, str]:
     found: dict[str, str] = {}
     for info in pkgutil.iter_modules(metafield_sync.shopify.__path__):
         module = importlib.import_module(f"metafield_sync.shopify.{info.name}")
-        for name, value in vars(module).items():
-            if isinstance(value, str) and name.endswith(("_MUTATION", "_QUERY")):
-                found[name] = value
+        constants = {name: value for name, value in vars(module).items() if isinstance(value, str)}
+        found |= {name: text for name, text in constants.items() if name.endswith(("_MUTATION", "_QUERY"))}
     return found
 
 

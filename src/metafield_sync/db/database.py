@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NewType
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, NewType, Self
 
 import psycopg
 from psycopg import AsyncConnection
@@ -12,7 +12,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from metafield_sync.db.migrate import CONNECT_TIMEOUT_S, DatabaseUnusable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 ShopId = NewType("ShopId", int)
 """Our number for a shop; the first column of every key."""
@@ -36,7 +36,7 @@ class Database:
             kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S},
         )
 
-    async def __aenter__(self) -> Database:
+    async def __aenter__(self) -> Self:
         await self._pool.open()
         return self
 
@@ -44,7 +44,7 @@ class Database:
         await self._pool.close()
 
     @asynccontextmanager
-    async def shop(self, shop_id: ShopId) -> AsyncIterator[AsyncConnection]:
+    async def shop(self, shop_id: ShopId) -> AsyncGenerator[AsyncConnection]:
         """One transaction that sees and touches `shop_id`'s rows alone; committed at the end, rolled back on an error.
 
         BEGIN, the role and the shop travel with the first statement (a pipeline), so they cost no round trip.
@@ -52,12 +52,22 @@ class Database:
         Raises:
             DatabaseUnusable: no connection could be had.
         """
-        async with self.connection() as conn, conn.pipeline(), conn.transaction():
-            await conn.execute("select act_for_shop(%s)", (shop_id,))
-            yield conn
+        async with self.connection() as conn:
+            try:
+                # By hand, because psycopg's `transaction()` waits for the answer to BEGIN before anything may follow,
+                # and once more before COMMIT. Here they travel with what comes next to them.
+                async with conn.pipeline():
+                    await conn.execute("begin", prepare=False)
+                    await conn.execute("select act_for_shop(%s)", (shop_id,))
+                    yield conn
+                    await conn.execute("commit", prepare=False)
+            except BaseException:
+                with suppress(psycopg.Error):
+                    await conn.rollback()
+                raise
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[AsyncConnection]:
+    async def connection(self) -> AsyncGenerator[AsyncConnection]:
         """A connection in autocommit, for one statement that takes its role itself (a function such as post_entries).
 
         Raises:
@@ -74,7 +84,7 @@ class Database:
             raise
 
     @asynccontextmanager
-    async def unscoped(self) -> AsyncIterator[AsyncConnection]:
+    async def unscoped(self) -> AsyncGenerator[AsyncConnection]:
         """One transaction in our unprivileged role that acts for no shop: `shops`, and the functions that find one.
 
         Every other table looks empty from here.

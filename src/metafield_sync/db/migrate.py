@@ -10,6 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import create_engine, pool
 from sqlalchemy import exc as sqlalchemy_errors
 
@@ -53,11 +54,19 @@ def connect(conninfo: str) -> psycopg.Connection:
             the password.
     """
     try:
+        conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError:
+        # What libpq says about an address it cannot read quotes it, password and all; so neither its text nor its
+        # traceback goes further.
+        raise DatabaseUnusable(
+            "DATABASE_URL or DATABASE_OWNER_URL is no address of a database. It has the form "
+            "postgresql://user:password@host:5432/database, other characters in it written as %XX."
+        ) from None
+    try:
         conn = psycopg.connect(conninfo, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True)
     except psycopg.Error as error:
-        reason = " ".join(str(error).split())
         raise DatabaseUnusable(
-            f"PostgreSQL cannot be reached: {reason}. Check DATABASE_URL and that the server is running."
+            f"PostgreSQL cannot be reached: {_one_line(error)}. Check DATABASE_URL and that the server is running."
         ) from error
     major = conn.info.server_version // 10_000
     if major < POSTGRES_VERSION_MIN:
@@ -86,7 +95,8 @@ def migrate(owner_url: str, app_url: str) -> list[str]:
     known = [step.revision for step in ScriptDirectory.from_config(migration_config()).walk_revisions()][::-1]
     if before is not None and before not in known:
         raise DatabaseUnusable(
-            f"The database is at schema {before}, which this version does not know. Run the newer version of metafield-sync."
+            f"The database is at schema {before}, which this version does not know. "
+            "Run the newer version of metafield-sync."
         )
     applied = known[known.index(before) + 1 :] if before else known
     if applied:
@@ -118,7 +128,7 @@ def check_role(app_url: str) -> None:
                 powers = conn.execute(ROLE_POWERS).fetchone()
         except psycopg.Error as error:
             raise DatabaseUnusable(
-                f"The login {conn.info.user!r} may not take the role {APP_ROLE}: {str(error).strip()}. "
+                f"The login {conn.info.user!r} may not take the role {APP_ROLE}: {_one_line(error)}. "
                 f"As the owner, run: grant {APP_ROLE} to {conn.info.user}"
             ) from error
     if powers is None or any(powers[1:]):
@@ -162,7 +172,7 @@ def _upgrade(owner_url: str) -> None:
 def _unusable_by(error: BaseException | None) -> DatabaseUnusable:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return DatabaseUnusable(
-            f"The login that migrates lacks a right: {str(error).strip()}. It needs CREATE on the database's schema "
+            f"The login that migrates lacks a right: {_one_line(error)}. It needs CREATE on the database's schema "
             f"public and CREATEROLE, or somebody makes the role beforehand: create role {APP_ROLE} nologin. "
             "DATABASE_OWNER_URL may name a login that has them."
         )
@@ -171,14 +181,25 @@ def _unusable_by(error: BaseException | None) -> DatabaseUnusable:
             "The migration gave up waiting for a lock, so that postings are not held up behind it. "
             "Nothing was changed; run `metafield-sync migrate` again when the database is quieter."
         )
-    return DatabaseUnusable(f"The migration failed and was rolled back: {str(error).strip()}")
+    return DatabaseUnusable(f"The migration failed and was rolled back: {_one_line(error)}")
 
 
 def _let_login_take_role(owner_url: str, app_url: str) -> None:
-    login = psycopg.conninfo.conninfo_to_dict(app_url).get("user")
+    login = conninfo_to_dict(app_url).get("user")
     with connect(owner_url) as conn:
         if login is None or login == conn.info.user:
             return
-        member = conn.execute("select pg_has_role(%s, %s, 'member')", (login, APP_ROLE)).fetchone()
-        if member == (False,):
+        if conn.execute(MAY_TAKE_ROLE, (login, APP_ROLE)).fetchone() == (False,):
             conn.execute(sql.SQL("grant {} to {}").format(sql.Identifier(APP_ROLE), sql.Identifier(str(login))))
+
+
+# Since PostgreSQL 16 a member may be one without the right to SET ROLE; before, every member has it.
+MAY_TAKE_ROLE = """
+select pg_has_role(
+  %s, %s, case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end
+)
+"""
+
+
+def _one_line(error: BaseException | None) -> str:
+    return " ".join(str(error).split())

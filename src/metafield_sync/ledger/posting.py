@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from metafield_sync.db.database import Database, ShopId
 
 POINTS_MAX = 9_007_199_254_740_991
-"""Where Shopify's number_integer ends, either way: 2^53 − 1."""
+"""Where Shopify's number_integer ends, either way: 2^53 - 1."""
 BATCH_ENTRIES_MAX = 1_000
 DEADLOCK_TRIES_MAX = 5
 

@@ -45,9 +45,7 @@ limit %(limit)s
 """
 
 
-async def balance_as_of(
-    conn: AsyncConnection, shop_id: ShopId, customer_id: UUID, at: datetime
-) -> tuple[int, int]:
+async def balance_as_of(conn: AsyncConnection, shop_id: ShopId, customer_id: UUID, at: datetime) -> tuple[int, int]:
     """Balance and sequence a customer had at `at`: those of the last entry recorded by then, or 0 and 0.
 
     Counts by `createdAt`, which is read under the customer's lock and never runs backwards, so an answer about the

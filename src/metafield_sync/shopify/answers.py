@@ -110,9 +110,7 @@ def read_answer(raw: RawAnswer, *, shop: str, is_mutation: bool, api_version: st
     cost = read_cost(document)
     data = mapping(document.get("data"))
     if document.get("errors"):
-        _raise_for_errors(
-            _top_level_errors(document), shop=shop, data=data, cost=cost, is_mutation=is_mutation
-        )
+        _raise_for_errors(_top_level_errors(document), shop=shop, data=data, cost=cost, is_mutation=is_mutation)
     if data is None:
         raise OutcomeUnknown(f"{shop}: Shopify's answer held neither data nor errors.", cost=cost)
     return Answer(data=data, cost=cost, api_version=api_version)
@@ -189,9 +187,7 @@ def _raise_for_errors(
             partial=partial,
         )
     if "THROTTLED" in codes:
-        raise Throttled(
-            f"{shop}: the API budget is used up; the call is sent again after a pause.", cost=cost
-        )
+        raise Throttled(f"{shop}: the API budget is used up; the call is sent again after a pause.", cost=cost)
     if "SHOP_INACTIVE" in codes:
         raise ShopRefused(f"{shop}: {_INACTIVE}; {_THEN_RESUME}", reason="shop_inactive", cost=cost)
     if "INTERNAL_SERVER_ERROR" in codes:

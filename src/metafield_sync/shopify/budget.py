@@ -101,7 +101,7 @@ class Budget:
         self._level = ASSUMED_MAXIMUM_POINTS
         self._level_at = clock()
         self._blocked_until = self._level_at
-        self._blind_throttles = 0
+        self._backoff_s = BACKOFF_MIN_S
         self._flights: dict[int, _Flight] = {}
         self._last_number = 0
         self._turn = asyncio.Lock()
@@ -167,7 +167,7 @@ class Budget:
         charged = cost.charged
         if charged is not None:
             self._level += flight.points - charged
-        self._blind_throttles = 0
+        self._backoff_s = BACKOFF_MIN_S
         self._learn(cost)
         if cost.currently_available is None:
             return
@@ -197,9 +197,8 @@ class Budget:
             pause_s = ((cost.requested or 0.0) + SAFETY_MARGIN_POINTS - available) / self._rate
         self._level = min(self._level, (available or 0.0) - self._in_flight_points())
         if pause_s <= 0:
-            pause_s = min(BACKOFF_MIN_S * 2**self._blind_throttles, BACKOFF_MAX_S)
-            self._blind_throttles = min(self._blind_throttles + 1, int(BACKOFF_MAX_S))
-            pause_s *= 1 + BACKOFF_JITTER_RATIO * self._jitter()
+            pause_s = self._backoff_s * (1 + BACKOFF_JITTER_RATIO * self._jitter())
+            self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
         self._blocked_until = max(self._blocked_until, now + max(pause_s, retry_after_s or 0.0))
         self._changed.set()
 

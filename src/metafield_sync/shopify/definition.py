@@ -116,7 +116,7 @@ class EnsuredDefinition:
     cost: Cost | None
 
 
-class DefinitionConflict(ShopifyError):  # noqa: N818 - named for what happened, as its handler reads
+class DefinitionConflict(ShopifyError):
     """A definition of another type is in the way; only a person can decide what becomes of it.
 
     `found_type` is the type it has, such as `single_line_text_field`.
@@ -130,7 +130,7 @@ class DefinitionConflict(ShopifyError):  # noqa: N818 - named for what happened,
         self.found_type = found_type
 
 
-class DefinitionRefused(ShopifyError):  # noqa: N818 - named for what happened, as its handler reads
+class DefinitionRefused(ShopifyError):
     """Shopify does not accept the definition, by its own rules; `detail` carries its message.
 
     `shopify_code` is the first user error's code, such as `RESERVED_NAMESPACE_KEY`; None if it gave none.
@@ -162,9 +162,7 @@ class _Reply:
     cost: Cost | None
 
 
-async def ensure_definition(
-    client: AdminClient, access: ShopAccess, spec: DefinitionSpec
-) -> EnsuredDefinition:
+async def ensure_definition(client: AdminClient, access: ShopAccess, spec: DefinitionSpec) -> EnsuredDefinition:
     """Create the definition, or make the existing one fit. Doing it again changes nothing; 1 to 4 calls.
 
     Creating first and looking only when the name is taken makes two of us at once safe: one creates, the
@@ -271,9 +269,7 @@ def _definition(value: Any) -> _Definition | None:
     )
 
 
-def _definition_or_raise(
-    reply: _Reply, access: ShopAccess, spec: DefinitionSpec, cost: Cost | None
-) -> _Definition:
+def _definition_or_raise(reply: _Reply, access: ShopAccess, spec: DefinitionSpec, cost: Cost | None) -> _Definition:
     if reply.messages:
         raise DefinitionRefused(
             f"{access.domain}: Shopify refused the metafield definition {_name(spec)}: "
@@ -283,8 +279,7 @@ def _definition_or_raise(
         )
     if reply.definition is None:
         raise OutcomeUnknown(
-            f"{access.domain}: Shopify's answer about the metafield definition {_name(spec)} held none, "
-            "and no error.",
+            f"{access.domain}: Shopify's answer about the metafield definition {_name(spec)} held none, and no error.",
             cost=cost,
         )
     return reply.definition

@@ -36,7 +36,7 @@ class ShopifyError(AppError):
         self.cost = cost
 
 
-class ShopRefused(ShopifyError):  # noqa: N818 - named for what happened, as its handler reads
+class ShopRefused(ShopifyError):
     """Shopify serves this shop, or this token, nothing at all. Nothing was executed.
 
     Trying again changes nothing and can make it worse (a locked shop stays locked longer): pause the shop
@@ -50,7 +50,7 @@ class ShopRefused(ShopifyError):  # noqa: N818 - named for what happened, as its
         self.reason: RefusalReason = reason
 
 
-class Throttled(ShopifyError):  # noqa: N818 - named for what happened, as its handler reads
+class Throttled(ShopifyError):
     """The bucket did not hold enough, or another limit was hit (HTTP 429).
 
     Nothing was executed: wait, send again.
@@ -66,13 +66,13 @@ class Throttled(ShopifyError):  # noqa: N818 - named for what happened, as its h
         self.retry_after_s = retry_after_s
 
 
-class Unreachable(ShopifyError):  # noqa: N818 - named for what happened, as its handler reads
+class Unreachable(ShopifyError):
     """No connection came about (refused, DNS, TLS, timeout): nothing was sent, so nothing was executed."""
 
     code: ClassVar[str] = "shopify_unreachable"
 
 
-class OutcomeUnknown(ShopifyError):  # noqa: N818 - named for what happened, as its handler reads
+class OutcomeUnknown(ShopifyError):
     """It was sent and no proper answer came back.
 
     A write may have been applied, or may yet be, even seconds later: read back before writing again. `what`
@@ -87,7 +87,7 @@ class OutcomeUnknown(ShopifyError):  # noqa: N818 - named for what happened, as 
         self.partial = partial
 
 
-class QueryRefused(ShopifyError):  # noqa: N818 - named for what happened, as its handler reads
+class QueryRefused(ShopifyError):
     """Shopify refuses this very document, or these variables, and would again. Nothing was written.
 
     `shopify_code` is the first error's `extensions.code` (`ACCESS_DENIED`, `MAX_COST_EXCEEDED`,

@@ -137,8 +137,7 @@ async def set_metafields(
         # Either an atomic call that claims to have written beside its errors, or an internal error about no
         # entry in particular: halving the batch would only ask the same of a Shopify that is failing.
         raise _unknown(access, f"it answered {refused[0].code}: {refused[0].message}", answer.cost)
-    # Both sorted: the order of the acknowledgement is not documented.
-    if errors is None or _values(metafields) != sorted(str(write.value) for write in writes):
+    if errors is None or not _acknowledges(metafields, writes):
         raise _unknown(access, "its acknowledgement is not about what was sent", answer.cost)
     return SetResult(refused=(), cost=answer.cost)
 
@@ -154,8 +153,14 @@ def _input(spec: MetafieldSpec, write: MetafieldWrite) -> dict[str, str]:
     }
 
 
-def _values(metafields: Sequence[Any]) -> list[str]:
-    return sorted(str((mapping(metafield) or {}).get("value")) for metafield in metafields)
+def _acknowledges(metafields: Sequence[Any], writes: Sequence[MetafieldWrite]) -> bool:
+    """Whether the answer is about what was sent: as many, and, where it tells them, the same values.
+
+    Sorted, since the order of the acknowledgement is not documented.
+    """
+    values = [text((mapping(metafield) or {}).get("value")) for metafield in metafields]
+    told = sorted(value for value in values if value is not None)
+    return len(values) == len(writes) and (not told or told == sorted(str(write.value) for write in writes))
 
 
 def _refusal(error: Any, *, count: int) -> Refusal:
@@ -178,9 +183,7 @@ def _refusal(error: Any, *, count: int) -> Refusal:
 
 def _index(path: tuple[str, ...], *, count: int) -> int | None:
     match path:
-        case ("metafields", number, *_) if (
-            number.isascii() and number.isdigit() and len(number) <= len(str(count))
-        ):
+        case ("metafields", number, *_) if number.isascii() and number.isdigit() and len(number) <= len(str(count)):
             return int(number) if int(number) < count else None
         case _:
             return None

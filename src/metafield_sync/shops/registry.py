@@ -186,15 +186,18 @@ where
 """
 
 
-async def resume_shop(conn: AsyncConnection, shop_id: ShopId) -> None:
-    """Push to the shop again."""
-    await conn.execute(RESUME_SHOP, {"shop": shop_id})
+async def resume_shop(conn: AsyncConnection, shop_id: ShopId, *, by_itself: bool = False) -> None:
+    """Push to the shop again. `by_itself`, because Shopify takes calls again, never undoes a pause by staff."""
+    await conn.execute(RESUME_SHOP, {"shop": shop_id, "by_itself": by_itself, "staff": PAUSED_BY_STAFF})
 
 
 RESUME_SHOP = """
 update shops
 set status = 'active', paused_code = null, paused_detail = null, probe_at = null, probes = 0
-where id = %(shop)s and status = 'paused'
+where
+  id = %(shop)s
+  and status = 'paused'
+  and (not %(by_itself)s or paused_code is distinct from %(staff)s)
 """
 
 

@@ -34,8 +34,8 @@ class Vault:
         """
         if self._fernet is None:
             raise TokenUnreadable(
-                "ENCRYPTION_KEYS is not set, and an access token is never stored in the clear. Make a key with: python -c "
-                "'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
+                "ENCRYPTION_KEYS is not set, and an access token is never stored in the clear. Make a key with: "
+                "python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
             )
         return self._fernet.encrypt(token.encode()).decode()
 
@@ -46,7 +46,9 @@ class Vault:
             TokenUnreadable: none of them did.
         """
         if self._fernet is None:
-            raise TokenUnreadable("ENCRYPTION_KEYS is not set, but an access token is stored. Set the key that sealed it.")
+            raise TokenUnreadable(
+                "ENCRYPTION_KEYS is not set, but an access token is stored. Set the key that sealed it."
+            )
         try:
             return self._fernet.decrypt(sealed.encode()).decode()
         except InvalidToken:

@@ -31,7 +31,7 @@ from metafield_sync.shops import registry
 from metafield_sync.shops.vault import TokenUnreadable
 from metafield_sync.sync import rows
 from metafield_sync.sync.lease import LeaseLost, shop_lease
-from metafield_sync.sync.push import ShopStops, Turn, push_batch
+from metafield_sync.sync.push import ShopStops, Turn, charged, push_batch
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -89,6 +89,26 @@ class Mirror:
         self._metafield = MetafieldSpec(definition.namespace, definition.key)
         self._budgets: dict[ShopId, Budget] = {}
         self._holder = f"{socket.gethostname()}:{os.getpid()}"
+        self._begun: set[asyncio.Task[DrainReport]] = set()
+
+    async def close(self) -> None:
+        """End the drains begun in tasks of their own, once the calls they have sent are answered."""
+        drains = list(self._begun)
+        for drain in drains:
+            drain.cancel()
+        await asyncio.gather(*drains, return_exceptions=True)
+
+    def begin_drain(self, shop_id: ShopId, *, serve: UUID) -> asyncio.Task[DrainReport]:
+        """Drain in a task of its own, for somebody who waits for one customer and may stop waiting; see `drain`."""
+        drain = asyncio.create_task(self.drain(shop_id, serve=serve, probe=True), name=f"drain of shop {shop_id}")
+        self._begun.add(drain)
+        drain.add_done_callback(self._ended)
+        return drain
+
+    def _ended(self, drain: asyncio.Task[DrainReport]) -> None:
+        self._begun.discard(drain)
+        if not drain.cancelled() and (error := drain.exception()) is not None:
+            log.warning("drain failed", drain=drain.get_name(), error=str(error))
 
     async def drain(
         self, shop_id: ShopId, *, serve: UUID | None = None, probe: bool = False, turn_s: float = DRAIN_TURN_S
@@ -165,6 +185,7 @@ class Mirror:
             return
         reservation = await turn.budget.acquire(ENSURE_COST_MAX)
         cost: Cost | None = None
+        spent = rows.Spent()
         try:
             ensured = await ensure_definition(self._client, turn.access, self._definition)
             cost = ensured.cost
@@ -175,9 +196,11 @@ class Mirror:
             raise ShopStops(error.reason, error.detail) from error
         except Throttled as error:
             turn.budget.throttled(error.cost, error.retry_after_s, reservation=reservation)
+            spent = rows.Spent(throttled=1)
             raise
         finally:
             turn.budget.settle(reservation, cost)
+            await rows.record_spent(self.db, turn.shop.id, spent, charged(cost), turn.budget.snapshot())
         async with self.db.unscoped() as conn:
             await registry.remember_definition(conn, turn.shop.id, self.definition_fingerprint)
         log.info("definition ensured", shop=turn.shop.domain, outcome=ensured.outcome, pinned=ensured.pinned)

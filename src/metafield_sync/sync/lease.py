@@ -11,7 +11,7 @@ import structlog
 from metafield_sync.errors import AppError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from psycopg import AsyncConnection
 
@@ -27,7 +27,7 @@ FencingToken = NewType("FencingToken", int)
 log = structlog.get_logger()
 
 
-class LeaseLost(AppError):  # noqa: N818 - named for what happened, as its handler reads
+class LeaseLost(AppError):
     """Somebody else has taken the lease meanwhile; nothing was recorded."""
 
     code = "lease_lost"
@@ -35,7 +35,7 @@ class LeaseLost(AppError):  # noqa: N818 - named for what happened, as its handl
 
 
 @asynccontextmanager
-async def shop_lease(db: Database, shop_id: ShopId, holder: str) -> AsyncIterator[FencingToken | None]:
+async def shop_lease(db: Database, shop_id: ShopId, holder: str) -> AsyncGenerator[FencingToken | None]:
     """Hold the shop's lease if it is free, renewing it until the end; yields None, at once, if it is not."""
     token = await _take(db, shop_id, holder)
     if token is None:

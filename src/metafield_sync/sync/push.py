@@ -36,7 +36,7 @@ PAUSING_CODES = frozenset({"ACCESS_DENIED", "MAX_COST_EXCEEDED"})
 """Top-level errors that concern the app's rights or this very call's size, not a customer."""
 
 
-class ShopStops(Exception):  # noqa: N818 - leaves the drain's loop; never seen outside
+class ShopStops(Exception):
     """The shop as a whole is to be paused: nothing can be pushed to it until somebody does something."""
 
     def __init__(self, code: str, detail: str) -> None:
@@ -68,7 +68,7 @@ class Turn:
     calls: int = 0
     troubles: int = 0
     detail: str | None = None
-    in_flight: set[UUID] = field(default_factory=lambda: set[UUID]())
+    in_flight: set[UUID] = field(default_factory=set)
 
     def tried(self, claims: Sequence[Claim]) -> None:
         """Note that an outcome was recorded for these."""
@@ -135,7 +135,7 @@ async def _send(turn: Turn, claims: Sequence[Claim]) -> Refusal | None:
         await _record_failures(turn, [Failure(c, error.code, error.detail, in_doubt=unknown) for c in claims])
     finally:
         turn.budget.settle(reservation, cost)
-        await rows.record_spent(turn.db, turn.shop.id, spent, _charged(cost), turn.budget.snapshot())
+        await rows.record_spent(turn.db, turn.shop.id, spent, charged(cost), turn.budget.snapshot())
     return None
 
 
@@ -145,7 +145,7 @@ async def _record_pushed(turn: Turn, claims: Sequence[Claim]) -> None:
     turn.tried(claims)
     if turn.shop.status == "paused":
         async with turn.db.unscoped() as conn:
-            await registry.resume_shop(conn, turn.shop.id)
+            await registry.resume_shop(conn, turn.shop.id, by_itself=True)
 
 
 async def _record_failures(turn: Turn, failures: Sequence[Failure]) -> None:
@@ -171,6 +171,6 @@ def _failure(claim: Claim, refusal: Refusal) -> Failure:
     return Failure(claim, refusal.code or "refused", refusal.message)
 
 
-def _charged(cost: Cost | None) -> float:
+def charged(cost: Cost | None) -> float:
     """What the call is known to have cost, in points."""
     return 0.0 if cost is None else cost.charged or 0.0

@@ -59,9 +59,7 @@ class Spent:
     unknown: int = 0
 
 
-async def claim_stale(
-    conn: AsyncConnection, shop_id: ShopId, *, limit: int, besides: Collection[UUID]
-) -> list[Claim]:
+async def claim_stale(conn: AsyncConnection, shop_id: ShopId, *, limit: int, besides: Collection[UUID]) -> list[Claim]:
     """Up to `limit` customers that are due, most urgent first, leaving out those `besides` (in flight already).
 
     One statement, so one snapshot: version and balance belong together.
@@ -179,9 +177,7 @@ def retry_delay_s(attempts: int) -> float:
     return delay * random.uniform(1 - RETRY_JITTER, 1 + RETRY_JITTER)  # noqa: S311 - spreads load, guards no secret
 
 
-async def record_spent(
-    db: Database, shop_id: ShopId, spent: Spent, points: float, budget: BudgetSnapshot
-) -> None:
+async def record_spent(db: Database, shop_id: ShopId, spent: Spent, points: float, budget: BudgetSnapshot) -> None:
     """Add one call, and the points it cost, to the shop's activity, with the budget as it looked afterwards."""
     async with db.shop(shop_id) as conn:
         await conn.execute(

@@ -38,7 +38,8 @@ async def result_document(
         figures = await cur.fetchone()
         assert figures is not None, "the run exists"  # noqa: S101 - it is being closed
         await cur.execute(
-            RUN_FAILURES, {"shop": shop_id, "run": run_id, "limit": RESULT_ROWS_MAX, "otherwise": stopped_because}
+            RUN_FAILURES,
+            {"shop": shop_id, "run": run_id, "limit": RESULT_ROWS_MAX, "otherwise": stopped_because},
         )
         failures = [
             {
@@ -63,16 +64,14 @@ async def result_document(
         "pointsSpent": figures["points_spent"],
         "durationMs": figures["duration_ms"],
     }
-    if document.get("corrected", 0) > RESULT_ROWS_MAX:
+    if figures["kind"] == "verify" and figures["corrected"] > RESULT_ROWS_MAX:
         document["failuresUrl"] = document["correctionsUrl"] = f"/api/sync-runs/{run_id}/corrections"
     if figures["errors"] > RESULT_ROWS_MAX:
         document["failuresUrl"] = FAILURES_URL
     return document
 
 
-async def _verified(
-    conn: AsyncConnection, shop_id: ShopId, run_id: UUID, figures: dict[str, Any]
-) -> dict[str, Any]:
+async def _verified(conn: AsyncConnection, shop_id: ShopId, run_id: UUID, figures: dict[str, Any]) -> dict[str, Any]:
     rows = await corrections_of_run(conn, shop_id, run_id, after=None, limit=RESULT_ROWS_MAX)
     return {
         "message": "Balance verification complete",

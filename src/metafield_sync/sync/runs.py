@@ -13,7 +13,7 @@ from uuid import UUID
 
 import structlog
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json
 
 from metafield_sync.errors import AppError
 from metafield_sync.ledger.verification import verify
@@ -87,9 +87,7 @@ class Runs:
                 await cur.execute(JOIN_RUN, {"shop": shop_id, "kind": kind, "forced": forced})
                 row = await cur.fetchone()
                 if row is None:
-                    await cur.execute(
-                        MAKE_RUN, {"shop": shop_id, "kind": kind, "trigger": trigger, "forced": forced}
-                    )
+                    await cur.execute(MAKE_RUN, {"shop": shop_id, "kind": kind, "trigger": trigger, "forced": forced})
                     row = await cur.fetchone()
         assert row is not None, "an insert returns its row"  # noqa: S101 - PostgreSQL's promise, not input
         self._execute_soon(shop_id, row[0])
@@ -121,9 +119,7 @@ class Runs:
             raise RunNotFound(f"This shop has no run {run_id}. GET /api/sync-runs lists them.")
         return run
 
-    async def page(
-        self, shop_id: ShopId, *, before: tuple[datetime, UUID] | None, limit: int
-    ) -> list[Run]:
+    async def page(self, shop_id: ShopId, *, before: tuple[datetime, UUID] | None, limit: int) -> list[Run]:
         """Up to `limit` runs, newest first, all asked for before `before` when it is given."""
         at, run_id = before or (None, None)
         async with self._db.shop(shop_id) as conn, conn.cursor(row_factory=class_row(Run)) as cur:
@@ -139,11 +135,12 @@ class Runs:
             self._execute_soon(shop_id, run_id)
 
     async def close(self) -> None:
-        """Stop executing. What is unfinished is taken up by another process, or by the next start."""
+        """Stop executing and pushing. What is unfinished is taken up by another process, or by the next start."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._mirror.close()
 
     def _execute_soon(self, shop_id: ShopId, run_id: UUID) -> None:
         if run_id in self._tasks:
@@ -234,7 +231,7 @@ class Runs:
             if stopped is None and await _left(conn, shop_id, run.id):
                 return False
             result = await result_document(conn, shop_id, run.id, stopped and stopped.detail)
-            await conn.execute(FINISH_RUN, {"shop": shop_id, "run": run.id, "result": Jsonb(result)})
+            await conn.execute(FINISH_RUN, {"shop": shop_id, "run": run.id, "result": Json(result)})
         log.info(
             "run done",
             shop_id=shop_id,

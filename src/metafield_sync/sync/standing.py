@@ -87,7 +87,8 @@ async def one_standing(
     if found is None:
         named = customer_id if shopify_customer_id is None else f"with the Shopify id {shopify_customer_id}"
         raise CustomerNotFound(
-            f"This shop has no customer {named}. POST /api/customers, or a posting that names the Shopify id, creates one."
+            f"This shop has no customer {named}. "
+            "POST /api/customers, or a posting that names the Shopify id, creates one."
         )
     return found
 
@@ -113,9 +114,7 @@ where
 """
 
 
-async def failure_page(
-    conn: AsyncConnection, shop_id: ShopId, *, after: UUID | None, limit: int
-) -> list[SyncFailure]:
+async def failure_page(conn: AsyncConnection, shop_id: ShopId, *, after: UUID | None, limit: int) -> list[SyncFailure]:
     """Up to `limit` customers that fail, in the order of their ids; dismissed ones are left out.
 
     In a paused shop that is everybody who is stale: nothing will be pushed until the reason is gone.

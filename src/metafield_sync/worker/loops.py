@@ -93,9 +93,7 @@ async def _drain_shop(mirror: Mirror, shop_id: ShopId, troubles: dict[ShopId, in
         if failed:
             log.warning("Shopify does not answer", shop_id=shop_id, detail=report.detail)
         elif report.pushed or report.refused:
-            log.info(
-                "pushed", shop_id=shop_id, customers=report.pushed, refused=report.refused, calls=report.calls
-            )
+            log.info("pushed", shop_id=shop_id, customers=report.pushed, refused=report.refused, calls=report.calls)
     if not failed:
         troubles.pop(shop_id, None)
         return

@@ -161,8 +161,7 @@ class EmbeddedPostgres:
             os.close(died)
             self._folder.remove_socket_dir(socket_dir)
             raise EmbeddedPostgresError(
-                f"The embedded PostgreSQL did not start. The end of {self._folder.log}: "
-                f"{self._folder.log_tail()}"
+                f"The embedded PostgreSQL did not start. The end of {self._folder.log}: {self._folder.log_tail()}"
             )
 
     def _settle(self) -> int | None:

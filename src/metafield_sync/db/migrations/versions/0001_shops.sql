@@ -10,10 +10,15 @@ exception
 end
 $$;
 
--- A role may SET ROLE only to roles it is a member of. Since PostgreSQL 16 making a role does not make one a member.
+-- A role may SET ROLE only to roles it is a member of. Since PostgreSQL 16 making a role makes one a member who may
+-- grant it but not SET it, so there it is asked for by its own name.
 do $$
 begin
-  if not pg_has_role(current_user, 'metafield_sync_app', 'member') then
+  if not pg_has_role(
+    current_user,
+    'metafield_sync_app',
+    case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end
+  ) then
     execute format('grant metafield_sync_app to %I', current_user);
   end if;
 end

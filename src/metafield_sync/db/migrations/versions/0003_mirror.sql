@@ -115,6 +115,7 @@ begin
   return null;
 end
 $$;
+revoke all on function prepare_new_shop () from public; -- a trigger's function is run without asking for the right
 create trigger shops_are_prepared
 after insert on shops
 for each row execute function prepare_new_shop();

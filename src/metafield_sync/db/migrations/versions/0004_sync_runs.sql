@@ -16,12 +16,13 @@ create table sync_runs (
   progress_total bigint not null default 0,
   points_before bigint not null default 0,
   pushed_before bigint not null default 0,
-  result jsonb,
+  result json,
   error text,
   primary key (shop_id, id),
   constraint sync_runs_kind_known check (kind in ('sync', 'verify')),
   constraint sync_runs_status_known check (status in ('queued', 'running', 'done', 'failed'))
 );
+comment on column sync_runs.result is 'the answer of /api/sync-balances; json, not jsonb, keeps its order';
 create index sync_runs_by_time on sync_runs (shop_id, requested_at desc, id desc);
 create index sync_runs_open on sync_runs (shop_id, kind) where status in ('queued', 'running');
 

@@ -1,0 +1,119 @@
+"""Figures for Prometheus: the fleet's, counted in the database so that any process can tell them, and our own."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from psycopg.rows import dict_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from prometheus_client.metrics_core import Metric
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from metafield_sync.db.database import Database
+
+GAUGES = {
+    "shops_active": "Shops that are pushed to.",
+    "shops_paused": "Shops that are not, by staff or because Shopify refuses them.",
+    "stale": "Customers whose change has not reached Shopify yet.",
+    "failing": "Customers whose last push failed.",
+    "missing": "Customers who are gone from Shopify.",
+    "in_doubt": "Customers whose last push has no known outcome.",
+    "oldest_stale_seconds": "Age of the oldest change that has not reached Shopify, in active shops. Alarm on this.",
+}
+COUNTERS = {
+    "calls": "Calls that wrote metafields.",
+    "throttled": "Calls that Shopify throttled.",
+    "points_spent": "Shopify API points spent on writing metafields.",
+    "customers_pushed": "Customers whose balance Shopify acknowledged.",
+    "customers_refused": "Customers that Shopify refused.",
+    "outcomes_unknown": "Calls whose outcome Shopify did not tell.",
+}
+LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+async def fleet_counts(db: Database) -> Mapping[str, Any]:
+    """Numbers over every shop; see the function of the same name in the database."""
+    async with db.unscoped() as conn, conn.cursor(row_factory=dict_row) as cur:
+        await cur.execute("select * from fleet_counts()")
+        row = await cur.fetchone()
+    return row or {}
+
+
+class Metrics:
+    """This process's figures; one an application."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "metafield_sync_http_requests",
+            "Requests answered.",
+            ("method", "route", "status"),
+            registry=self._registry,
+        )
+        self.latency = Histogram(
+            "metafield_sync_http_request_seconds",
+            "How long answers took, in seconds.",
+            ("route",),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
+
+    def render(self, fleet: Mapping[str, Any]) -> bytes:
+        """Everything in Prometheus' text format."""
+        counted = CollectorRegistry()
+        counted.register(_Fleet(fleet))
+        return generate_latest(counted) + generate_latest(self._registry)
+
+
+class _Fleet:
+    """Figures that were counted just now."""
+
+    def __init__(self, figures: Mapping[str, Any]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        """What prometheus-client asks for."""
+        for name, about in GAUGES.items():
+            yield GaugeMetricFamily(f"metafield_sync_{name}", about, value=float(self._figures[name]))
+        for name, about in COUNTERS.items():
+            yield CounterMetricFamily(f"metafield_sync_{name}", about, value=float(self._figures[name]))
+
+
+class Measure:
+    """Counts and times every request, by its route."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            route = _route(scope)
+            self._metrics.requests.labels(scope["method"], route, status).inc()
+            self._metrics.latency.labels(route).observe(time.perf_counter() - began)
+
+
+def _route(scope: Scope) -> str:
+    """The path of the route that answered, with its parameters' names; one word for all that is unknown."""
+    return str(getattr(scope.get("route"), "path", "unknown"))

@@ -1,0 +1,177 @@
+"""Customers: created, found, looked at as of a time, synced now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from metafield_sync.customers.identity import CustomerId, CustomerNotFound, ShopifyCustomerId, ensure_customer
+from metafield_sync.customers.identity import require_customer as require
+from metafield_sync.ledger.statements import balance_as_of, statement_page
+from metafield_sync.sync.standing import customer_page, one_standing
+from metafield_sync.web.documents import (
+    CustomerAsOfOut,
+    CustomerIn,
+    CustomerOut,
+    CustomersOut,
+    CustomerSyncOut,
+    EntriesOut,
+    EntryOut,
+)
+from metafield_sync.web.edge import (
+    API,
+    PAGE_ROWS_DEFAULT,
+    CallerIs,
+    Cursor,
+    Limit,
+    Parts,
+    answer,
+    bad_cursor,
+    from_cursor,
+    to_cursor,
+)
+from metafield_sync.web.fields import CustomerUuid, Moment, ShopifyId
+from metafield_sync.web.problems import error_responses
+from metafield_sync.web.routes.sync_balances import sync_one
+
+router = APIRouter(tags=["customers"], dependencies=API)
+
+
+@router.post(
+    "/api/customers",
+    operation_id="createCustomer",
+    responses={
+        200: {"model": CustomerOut, "description": "It was there already"},
+        201: {"model": CustomerOut, "description": "Created"},
+        **error_responses(413, 415),
+    },
+)
+async def create_customer(caller: CallerIs, parts: Parts, body: CustomerIn) -> Response:
+    """Begin to mirror a customer, at a balance of 0."""
+    async with parts.db.shop(caller.shop_id) as conn:
+        customer_id, is_new = await ensure_customer(
+            conn, caller.shop_id, ShopifyCustomerId(int(body.shopify_customer_id))
+        )
+        standing = await one_standing(conn, caller.shop_id, customer_id=customer_id)
+    return answer(CustomerOut.of(standing), 201 if is_new else 200)
+
+
+@router.get(
+    "/api/customers",
+    operation_id="listCustomers",
+    responses={200: {"model": CustomersOut}, **error_responses()},
+)
+async def list_customers(
+    caller: CallerIs,
+    parts: Parts,
+    shopify_customer_id: Annotated[ShopifyId | None, Query(alias="shopifyCustomerId")] = None,
+    cursor: Cursor = None,
+    limit: Limit = PAGE_ROWS_DEFAULT,
+) -> Response:
+    """A page of customers, or the one with a Shopify id."""
+    async with parts.db.shop(caller.shop_id) as conn:
+        if shopify_customer_id is not None:
+            try:
+                found = [await one_standing(conn, caller.shop_id, shopify_customer_id=int(shopify_customer_id))]
+            except CustomerNotFound:
+                found = []
+            return answer(CustomersOut(customers=[CustomerOut.of(one) for one in found], next_cursor=None))
+        page = await customer_page(conn, caller.shop_id, after=uuid_cursor(cursor), limit=limit + 1)
+    return answer(
+        CustomersOut(
+            customers=[CustomerOut.of(one) for one in page[:limit]],
+            next_cursor=to_cursor(page[limit - 1].id) if len(page) > limit else None,
+        )
+    )
+
+
+def uuid_cursor(cursor: str | None) -> UUID | None:
+    """The customer a page goes on after.
+
+    Raises:
+        ParameterInvalid: it is not a cursor of ours.
+    """
+    parts = from_cursor(cursor, 1)
+    try:
+        return None if parts is None else UUID(parts[0])
+    except ValueError:
+        raise bad_cursor() from None
+
+
+@router.get(
+    "/api/customers/{customerId}",
+    operation_id="getCustomer",
+    responses={200: {"model": CustomerAsOfOut}, **error_responses(404)},
+)
+async def get_customer(
+    caller: CallerIs,
+    parts: Parts,
+    customerId: CustomerUuid,  # noqa: N803 - the name in the path, which OpenAPI shows
+    as_of: Annotated[
+        Moment | None,
+        Query(alias="asOf", description="The balance and sequence of this time, by `createdAt`."),
+    ] = None,
+) -> Response:
+    """One customer."""
+    async with parts.db.shop(caller.shop_id) as conn:
+        standing = await one_standing(conn, caller.shop_id, customer_id=customerId)
+        if as_of is None:
+            return answer(CustomerOut.of(standing))
+        balance, sequence = await balance_as_of(conn, caller.shop_id, customerId, as_of)
+    then = CustomerOut.of(replace(standing, balance=balance, sequence=sequence)).model_dump()
+    return answer(CustomerAsOfOut(**then, as_of=as_of))
+
+
+@router.get(
+    "/api/customers/{customerId}/ledger",
+    operation_id="listEntries",
+    responses={200: {"model": EntriesOut}, **error_responses(404)},
+)
+async def list_entries(
+    caller: CallerIs,
+    parts: Parts,
+    customerId: CustomerUuid,  # noqa: N803 - the name in the path, which OpenAPI shows
+    cursor: Cursor = None,
+    limit: Limit = PAGE_ROWS_DEFAULT,
+) -> Response:
+    """One customer's entries, newest first."""
+    before = from_cursor(cursor, 1)
+    if before is not None and not (before[0].isascii() and before[0].isdigit() and len(before[0]) < 19):  # noqa: PLR2004 - 2^63 has 19
+        raise bad_cursor()
+    async with parts.db.shop(caller.shop_id) as conn:
+        await require(conn, caller.shop_id, CustomerId(customerId))
+        page = await statement_page(
+            conn,
+            caller.shop_id,
+            customerId,
+            before_sequence=None if before is None else int(before[0]),
+            limit=limit + 1,
+        )
+    return answer(
+        EntriesOut(
+            entries=[EntryOut.of(entry) for entry in page[:limit]],
+            next_cursor=to_cursor(page[limit - 1].sequence) if len(page) > limit else None,
+        )
+    )
+
+
+@router.post(
+    "/api/customers/{customerId}/sync",
+    operation_id="syncCustomer",
+    responses={
+        200: {"model": CustomerSyncOut},
+        502: {"model": CustomerSyncOut, "description": "Shopify refused"},
+        **error_responses(404),
+    },
+)
+async def sync_customer_now(
+    caller: CallerIs,
+    parts: Parts,
+    customerId: CustomerUuid,  # noqa: N803 - the name in the path, which OpenAPI shows
+) -> Response:
+    """Push one customer to Shopify now, in step or not."""
+    return await sync_one(parts, caller, customerId)

@@ -1,0 +1,147 @@
+"""What the mirror's tests share: one shop of ours beside its Shopify, a devstore behind real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from cryptography.fernet import Fernet
+
+from devstore import DevStore, Plan, ShopSpec
+from devstore.metafields import Slot
+from metafield_sync.ledger.posting import Posted, Posting, post, post_batch
+from metafield_sync.shopify import AdminClient, DefinitionSpec
+from metafield_sync.shops.registry import add_shop, get_shop
+from metafield_sync.shops.vault import Vault
+from metafield_sync.sync.drain import Mirror
+from metafield_sync.sync.runs import Runs
+from metafield_sync.sync.standing import one_standing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from uuid import UUID
+
+    import psycopg
+
+    from devstore import Shop as DevShop
+    from devstore.calls import CallEntry
+    from metafield_sync.db.database import Database, ShopId
+    from metafield_sync.shops.registry import Shop
+    from metafield_sync.sync.runs import Kind, Run
+    from metafield_sync.sync.standing import CustomerStanding
+
+DOMAIN = "demo.myshopify.com"
+TOKEN = "shpat_of_the_tests"  # noqa: S105 - opens the tests' own devstore
+SLOT = Slot("CUSTOMER", "loyalty", "points_balance")
+DEFINITION = DefinitionSpec("loyalty", "points_balance", "Points", "What a customer may spend.", "PUBLIC_READ")
+PATIENCE_S = 20
+"""How long a test waits for something that has to happen."""
+VAULT = Vault([Fernet.generate_key().decode()])
+
+
+@dataclass
+class Stage:
+    """One shop, as the ledger, the mirror and Shopify see it."""
+
+    db: Database
+    owner: psycopg.Connection
+    store: DevStore
+    mirror: Mirror
+    runs: Runs
+    shop_id: ShopId
+
+    @property
+    def shopify(self) -> DevShop:
+        return self.store.shop(DOMAIN)
+
+    async def shop(self) -> Shop:
+        async with self.db.unscoped() as conn:
+            return await get_shop(conn, self.shop_id)
+
+    async def post(self, customer: int, amount: int) -> UUID:
+        """Post to a customer by Shopify id; our id."""
+        wish = Posting(shopify_customer_id=customer, amount=amount, reason="order")
+        return (await post(self.db, self.shop_id, "test", wish)).entry.customer_id
+
+    async def post_all(self, amounts: dict[int, int]) -> dict[int, UUID]:
+        """Post to many at once; our ids by Shopify id."""
+        wishes = [Posting(shopify_customer_id=one, amount=amount, reason="order") for one, amount in amounts.items()]
+        outcomes = await post_batch(self.db, self.shop_id, "test", wishes)
+        assert all(isinstance(outcome, Posted) for outcome in outcomes)
+        return {
+            one: outcome.entry.customer_id
+            for one, outcome in zip(amounts, outcomes, strict=True)
+            if isinstance(outcome, Posted)
+        }
+
+    def values(self) -> dict[int, str]:
+        """What Shopify shows, by Shopify id."""
+        return self.shopify.metafields.dump(SLOT)
+
+    def writes(self) -> list[CallEntry]:
+        """The log of `metafieldsSet` calls, in the order their answers went out."""
+        return list(self.store.world.calls.select(shop=DOMAIN, operation="metafieldsSet"))
+
+    async def standing(self, customer: int) -> CustomerStanding:
+        async with self.db.shop(self.shop_id) as conn:
+            return await one_standing(conn, self.shop_id, shopify_customer_id=customer)
+
+    async def run(self, kind: Kind = "sync", *, forced: bool = False) -> dict[str, Any]:
+        """A run from the wish to its result."""
+        run_id = await self.runs.request(self.shop_id, kind=kind, trigger="api", forced=forced)
+        return await self.result(run_id)
+
+    async def result(self, run_id: UUID) -> dict[str, Any]:
+        run = await self.finished(run_id)
+        assert run.result is not None
+        return run.result
+
+    async def finished(self, run_id: UUID) -> Run:
+        run = await self.runs.wait(self.shop_id, run_id, wait_s=PATIENCE_S)
+        assert (run.status, run.error) == ("done", None)
+        return run
+
+    async def call_in_flight(self) -> None:
+        """Wait until Shopify holds a call that it has not answered."""
+        await eventually(lambda: self.store.world.calls.in_flight > 0)
+
+    def let_back_off_pass(self) -> None:
+        """As if so much time had gone by that everything that waits is due."""
+        self.owner.execute("update mirror_states set due_at = least(due_at, clock_timestamp())")
+        self.owner.execute("update shops set probe_at = least(probe_at, clock_timestamp())")
+
+
+async def eventually(happened: Callable[[], bool]) -> None:
+    """Look again and again until it has happened."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < deadline, "it has not happened"
+        await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def open_stage(
+    db: Database, owner: psycopg.Connection, *, customers: int = 30, plan: Plan = Plan.STANDARD
+) -> AsyncGenerator[Stage]:
+    async with DevStore([ShopSpec(DOMAIN, TOKEN, plan, customers=customers)]) as store, open_mirror(db, store) as mirror:
+        async with db.unscoped() as conn:
+            shop, _ = await add_shop(conn, DOMAIN, VAULT.seal(TOKEN))
+        runs = Runs(mirror)
+        try:
+            yield Stage(db, owner, store, mirror, runs, shop.id)
+        finally:
+            await runs.close()
+
+
+@asynccontextmanager
+async def open_mirror(db: Database, store: DevStore) -> AsyncGenerator[Mirror]:
+    """A mirror with connections of its own, as another process would have one."""
+    # A bare context: loading the machine's certificates takes longer than a test here, and nothing is https.
+    async with httpx.AsyncClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) as http:
+        client = AdminClient(http, origin=store.admin_origin, api_version="2026-10")
+        yield Mirror(db, client, VAULT, DEFINITION)

@@ -1,0 +1,133 @@
+"""The lease: one drain a shop at a time, and one that overslept records nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from sync_support import Stage, eventually, open_mirror
+
+from devstore import Fault, FaultAnswer, FaultApply
+from metafield_sync.sync import rows
+from metafield_sync.sync.lease import LeaseLost, shop_lease
+
+if TYPE_CHECKING:
+    from metafield_sync.sync.rows import Claim
+
+HOLD = Fault(FaultAnswer.NORMAL, FaultApply.FIRST, operation="metafieldsSet", hold_ms=200)
+MIRROR_STATE = "select to_jsonb(m) - 'due_at' from mirror_states m"
+
+
+async def claim(stage: Stage) -> list[Claim]:
+    async with stage.db.shop(stage.shop_id) as conn:
+        return await rows.claim_stale(conn, stage.shop_id, limit=25, besides=())
+
+
+def end_lease(stage: Stage) -> None:
+    """As if the holder had slept through the end of it."""
+    stage.owner.execute("update shop_leases set expires_at = '-infinity'")
+
+
+async def test_while_one_drains_another_returns_at_once(stage: Stage) -> None:
+    await stage.post(1, 10)
+    stage.store.world.faults.add(HOLD)
+    draining = asyncio.create_task(stage.mirror.drain(stage.shop_id))
+    await eventually(lambda: stage.values() == {1: "10"})
+    async with open_mirror(stage.db, stage.store) as elsewhere:
+        assert (await elsewhere.drain(stage.shop_id)).end == "busy"
+        assert (await draining).pushed == 1
+        assert (await elsewhere.drain(stage.shop_id)).end == "idle", "given back at the end"
+    assert len(stage.writes()) == 1
+
+
+async def test_of_many_that_reach_for_a_free_lease_one_gets_it(stage: Stage) -> None:
+    held: list[int] = []
+    everybody_has_tried = asyncio.Event()
+    tries = 0
+
+    async def reach(number: int) -> None:
+        nonlocal tries
+        async with shop_lease(stage.db, stage.shop_id, f"holder {number}") as token:
+            tries += 1
+            if tries == 10:
+                everybody_has_tried.set()
+            if token is not None:
+                held.append(token)
+                await everybody_has_tried.wait()
+
+    await asyncio.gather(*(reach(number) for number in range(10)))
+    assert len(held) == 1
+
+
+async def test_each_taking_of_the_lease_has_a_higher_token(stage: Stage) -> None:
+    tokens: list[int] = []
+    for _ in range(3):
+        async with shop_lease(stage.db, stage.shop_id, "somebody") as token:
+            assert token is not None
+            tokens.append(token)
+    assert tokens == sorted(set(tokens))
+
+
+async def test_a_holder_whose_lease_another_took_records_nothing(stage: Stage) -> None:
+    await stage.post_all({1: 10, 2: 20})
+    async with shop_lease(stage.db, stage.shop_id, "sleeper") as old:
+        assert old is not None
+        claims = await claim(stage)
+        end_lease(stage)
+        async with shop_lease(stage.db, stage.shop_id, "successor") as new:
+            assert new is not None
+            before = stage.owner.execute(MIRROR_STATE).fetchall()
+            with pytest.raises(LeaseLost):
+                await rows.record_pushed(stage.db, stage.shop_id, old, claims)
+            with pytest.raises(LeaseLost):
+                await rows.record_failures(
+                    stage.db, stage.shop_id, old, [rows.Failure(claims[0], "code", "message", gone=True)]
+                )
+            assert stage.owner.execute(MIRROR_STATE).fetchall() == before
+            await rows.record_pushed(stage.db, stage.shop_id, new, claims)
+    assert (await stage.standing(1)).status == "in_step"
+
+
+async def test_who_gives_a_lost_lease_back_does_not_take_it_from_the_successor(stage: Stage) -> None:
+    async with shop_lease(stage.db, stage.shop_id, "sleeper") as old:
+        assert old is not None
+        end_lease(stage)
+        successor = shop_lease(stage.db, stage.shop_id, "successor")
+        assert await successor.__aenter__() is not None
+    async with shop_lease(stage.db, stage.shop_id, "third") as token:
+        assert token is None
+    await successor.__aexit__(None, None, None)
+
+
+async def test_an_expired_lease_that_nobody_took_still_counts(stage: Stage) -> None:
+    await stage.post(1, 10)
+    async with shop_lease(stage.db, stage.shop_id, "slow") as token:
+        assert token is not None
+        claims = await claim(stage)
+        end_lease(stage)
+        await rows.record_pushed(stage.db, stage.shop_id, token, claims)
+    assert (await stage.standing(1)).status == "in_step"
+
+
+async def test_a_drain_that_loses_its_lease_in_the_middle_leaves_the_work_to_the_successor(stage: Stage) -> None:
+    await stage.post(1, 10)
+    stage.store.world.faults.add(HOLD)
+    overslept = asyncio.create_task(stage.mirror.drain(stage.shop_id))
+    await eventually(lambda: stage.values() == {1: "10"})
+    end_lease(stage)
+    await stage.post(1, 5)
+    async with open_mirror(stage.db, stage.store) as elsewhere:
+        assert (await elsewhere.drain(stage.shop_id)).pushed == 1
+    report = await overslept
+    assert (report.end, report.pushed) == ("busy", 0)
+    standing = await stage.standing(1)
+    assert (standing.status, standing.pushed_balance) == ("in_step", 15)
+    assert stage.values() == {1: "15"}
+
+
+async def test_a_turn_ends_in_time_and_what_is_left_stays_due(stage: Stage) -> None:
+    await stage.post_all(dict.fromkeys(range(1, 31), 1))
+    assert (await stage.mirror.drain(stage.shop_id, turn_s=0)).end == "turn_over"
+    assert stage.writes() == []
+    assert (await stage.mirror.drain(stage.shop_id)).pushed == 30

@@ -1,0 +1,113 @@
+"""The API as callers meet it: a real server on loopback, a real database, the devstore for Shopify."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from cryptography.fernet import Fernet
+
+from devstore import DevStore, ShopSpec, ShopState
+from devstore.metafields import Slot
+from metafield_sync.runtime import Runtime, open_runtime
+from metafield_sync.settings import Settings
+from metafield_sync.shops.api_keys import create_key
+from metafield_sync.shops.registry import Shop, add_shop
+from metafield_sync.web.app import create_app
+
+DOMAIN = "demo.myshopify.com"
+TOKEN = "shpat_of_the_tests"  # noqa: S105 - the devstore's, not a secret
+CUSTOMERS = 60
+
+
+@dataclass
+class Api:
+    """A caller with a key that may write; `reader` has one that may not."""
+
+    http: httpx.AsyncClient
+    reader: httpx.AsyncClient
+    anonymous: httpx.AsyncClient
+    runtime: Runtime
+    shop: Shop
+    store: DevStore
+
+    async def post_points(self, shopify_customer_id: int, amount: int, **more: Any) -> dict[str, Any]:
+        """Post points and return the answer's document."""
+        body = {"shopifyCustomerId": str(shopify_customer_id), "amount": amount, "reason": "test", **more}
+        answer = await self.http.post("/api/ledger", json=body)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def metafields(self) -> dict[int, int]:
+        """What Shopify shows: Shopify customer id → points."""
+        shown = self.store.shop(DOMAIN).metafields.dump(Slot("CUSTOMER", "loyalty", "points_balance"))
+        return {customer: int(value) for customer, value in shown.items()}
+
+    def put_shop(self, state: ShopState) -> None:
+        """Freeze the shop at Shopify, or thaw it."""
+        shop = self.store.shop(DOMAIN)
+        shop.change(state=state, token=shop.token, plan=shop.budget.plan)
+
+    def writes(self) -> int:
+        """How many metafieldsSet calls Shopify has seen."""
+        return sum(entry.operation == "metafieldsSet" for entry in self.store.world.calls.entries)
+
+
+@asynccontextmanager
+async def served(runtime: Runtime) -> AsyncIterator[str]:
+    """The application on a free port of loopback; yields its origin."""
+    config = uvicorn.Config(create_app(runtime), host="127.0.0.1", port=0, log_config=None, ws="none")
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        assert not task.done(), "the server did not start"
+        await asyncio.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    await task
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[DevStore]:
+    async with DevStore([ShopSpec(DOMAIN, TOKEN, customers=CUSTOMERS)]) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(database_url: str, store: DevStore) -> Settings:
+    return Settings.load(
+        database_url=database_url,
+        shopify_admin_origin=store.admin_origin,
+        encryption_keys=(Fernet.generate_key().decode(),),
+    )
+
+
+@pytest.fixture
+async def api(settings: Settings, store: DevStore) -> AsyncIterator[Api]:
+    async with open_runtime(settings) as runtime, served(runtime) as origin:
+        async with runtime.db.unscoped() as conn:
+            shop, _ = await add_shop(conn, DOMAIN, runtime.vault.seal(TOKEN))
+        async with runtime.db.shop(shop.id) as conn:
+            writer = await create_key(conn, shop.id, name="tests", scope="write")
+            reader = await create_key(conn, shop.id, name="reads", scope="read")
+        client = client_for(origin)
+        async with client(writer) as http, client(reader) as reads, client(None) as anonymous:
+            yield Api(http, reads, anonymous, runtime, shop, store)
+
+
+def client_for(origin: str) -> Callable[[str | None], httpx.AsyncClient]:
+    def make(key: str | None) -> httpx.AsyncClient:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        # A bare context: loading the machine's certificates takes longer than a test here, and nothing is https.
+        bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return httpx.AsyncClient(base_url=origin, headers=headers, timeout=60, verify=bare)
+
+    return make
