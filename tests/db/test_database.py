@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import psycopg
 import pytest
@@ -30,7 +30,7 @@ class Relay:
         self.port = 0
         self._client_spoke_last = False
 
-    async def __aenter__(self) -> Relay:
+    async def __aenter__(self) -> Self:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._stack.callback(server.close)
@@ -71,6 +71,28 @@ async def relayed(database_url: str, relay: Relay) -> AsyncIterator[Database]:
         async with db.connection() as conn:
             await conn.execute("select 1")
         yield db
+
+
+async def add_customers(db: Database, shop_id: ShopId, *shopify_ids: int) -> None:
+    async with db.shop(shop_id) as conn:
+        for shopify_id in shopify_ids:
+            await conn.execute(
+                "insert into customers (shop_id, shopify_customer_id) values (%s, %s)", (shop_id, shopify_id)
+            )
+
+
+async def fail_in_transaction(db: Database, shop_id: ShopId, error: BaseException) -> None:
+    async with db.shop(shop_id) as conn:
+        await conn.execute("insert into customers (shop_id, shopify_customer_id) values (%s, 7)", (shop_id,))
+        raise error
+
+
+async def lose_connection(db: Database, shop_id: ShopId, owner: psycopg.Connection) -> None:
+    async with db.shop(shop_id) as conn:
+        row = await (await conn.execute("select pg_backend_pid()")).fetchone()
+        assert row is not None
+        owner.execute("select pg_terminate_backend(%s, 10000)", row)
+        await (await conn.execute("select 1")).fetchone()
 
 
 async def test_a_posting_is_one_round_trip(relayed: Database, relay: Relay, shop_id: ShopId) -> None:
@@ -117,9 +139,7 @@ async def test_role_and_shop_do_not_outlast_their_transaction(database_url: str,
                     await conn.execute("select 1 / 0")
         elif how == "cancelled":
             with pytest.raises(asyncio.CancelledError):
-                async with db.shop(shop_id) as conn:
-                    await conn.execute("select 1")
-                    raise asyncio.CancelledError
+                await fail_in_transaction(db, shop_id, asyncio.CancelledError())
         else:
             await post(db, shop_id, "test", WISH)
         async with db.connection() as conn:
@@ -132,9 +152,7 @@ async def test_role_and_shop_do_not_outlast_their_transaction(database_url: str,
 
 async def test_a_transaction_that_fails_leaves_nothing(db: Database, shop_id: ShopId) -> None:
     with pytest.raises(RuntimeError, match="changed my mind"):
-        async with db.shop(shop_id) as conn:
-            await conn.execute("insert into customers (shop_id, shopify_customer_id) values (%s, 7)", (shop_id,))
-            raise RuntimeError("changed my mind")
+        await fail_in_transaction(db, shop_id, RuntimeError("changed my mind"))
     async with db.shop(shop_id) as conn:
         assert await (await conn.execute("select count(*) from customers")).fetchone() == (0,)
 
@@ -143,9 +161,7 @@ async def test_an_error_nobody_waited_for_is_raised_at_the_end_and_nothing_is_ke
     db: Database, shop_id: ShopId
 ) -> None:
     with pytest.raises(psycopg.errors.CheckViolation):
-        async with db.shop(shop_id) as conn:
-            await conn.execute("insert into customers (shop_id, shopify_customer_id) values (%s, 7)", (shop_id,))
-            await conn.execute("insert into customers (shop_id, shopify_customer_id) values (%s, -1)", (shop_id,))
+        await add_customers(db, shop_id, 7, -1)
     async with db.shop(shop_id) as conn:
         assert await (await conn.execute("select count(*) from customers")).fetchone() == (0,)
 
@@ -154,10 +170,6 @@ async def test_a_lost_connection_is_told_as_such_and_the_next_one_works(
     db: Database, shop_id: ShopId, owner: psycopg.Connection
 ) -> None:
     with pytest.raises(DatabaseUnusable, match="lost"):
-        async with db.shop(shop_id) as conn:
-            row = await (await conn.execute("select pg_backend_pid()")).fetchone()
-            assert row is not None
-            owner.execute("select pg_terminate_backend(%s, 10000)", row)
-            await (await conn.execute("select 1")).fetchone()
+        await lose_connection(db, shop_id, owner)
     async with db.shop(shop_id) as conn:
         assert await (await conn.execute("select 1")).fetchone() == (1,)

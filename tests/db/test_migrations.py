@@ -1,4 +1,4 @@
-"""Migrations: safe to begin anywhere, by anybody who may, any number at once; and a start that refuses too much power."""
+"""Migrations: safe to begin anywhere, any number at once; and a start that refuses to run with too much power."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from metafield_sync.ledger.posting import Posting, post
 from metafield_sync.shops.registry import add_shop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
 START = "import sys; from metafield_sync.db.migrate import migrate; migrate(sys.argv[1], sys.argv[1])"
@@ -54,7 +54,7 @@ async def post_one(app_url: str) -> int:
 
 
 @contextmanager
-def login(server_url: str, attributes: str) -> Iterator[str]:
+def login(server_url: str, attributes: str) -> Generator[str]:
     """A login of this test's own; roles belong to the whole server, so it goes again with all it owns."""
     name = f"login_{uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as conn:
@@ -70,7 +70,7 @@ def login(server_url: str, attributes: str) -> Iterator[str]:
 
 
 @contextmanager
-def no_app_role(server_url: str) -> Iterator[None]:
+def no_app_role(server_url: str) -> Generator[None]:
     """Put the application's role out of the way, as on a server that has never seen it; others' grants follow it."""
     away = f"away_{uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as conn:
@@ -111,7 +111,7 @@ def test_migrating_again_does_nothing(empty_database_url: str) -> None:
 
 def test_a_database_newer_than_the_program_is_refused(database_url: str, owner: psycopg.Connection) -> None:
     owner.execute("update alembic_version set version_num = '9999'")
-    with pytest.raises(DatabaseUnusable, match="9999.*newer version") as refused:
+    with pytest.raises(DatabaseUnusable, match=r"9999.*newer version") as refused:
         migrate(database_url, database_url)
     assert refused.value.exit_status == 2
 
@@ -137,7 +137,7 @@ def test_an_unreachable_server_is_one_line_without_the_password(url: str) -> Non
 
 async def test_a_server_that_is_gone_is_told_to_whoever_asks(database_url: str) -> None:
     async with Database(make_conninfo(database_url, dbname="not_there")) as db:
-        db._pool.timeout = 0.5  # the real patience would only make this test slow
+        db._pool.timeout = 0.5  # pyright: ignore[reportPrivateUsage] - the real patience would only be slow
         with pytest.raises(DatabaseUnusable, match="unreachable or overloaded"):
             await post_one_with(db)
 
@@ -179,7 +179,7 @@ def test_a_login_without_the_rights_to_migrate_is_told_which(server_url: str) ->
         conn.execute(f"create database {name}".encode())  # somebody else's, the login may only connect
         url = make_conninfo(server_url, user=name, dbname=name)
         try:
-            with pytest.raises(DatabaseUnusable, match="lacks a right.*DATABASE_OWNER_URL"):
+            with pytest.raises(DatabaseUnusable, match=r"lacks a right.*DATABASE_OWNER_URL"):
                 migrate(url, url)
         finally:
             conn.execute(f"drop database {name}".encode())

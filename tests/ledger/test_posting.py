@@ -219,6 +219,6 @@ async def test_entries_are_history_for_the_application_and_for_the_owner(
     await post(db, shop_id, ACTOR, Posting(shopify_customer_id=7, amount=10, reason="order"))
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         async with db.shop(shop_id) as conn:
-            await conn.execute(statement)
+            await conn.execute(statement.encode())
     with pytest.raises(psycopg.errors.RestrictViolation):
-        owner.execute(statement)
+        owner.execute(statement.encode())

@@ -128,7 +128,10 @@ async def eventually(happened: Callable[[], bool]) -> None:
 async def open_stage(
     db: Database, owner: psycopg.Connection, *, customers: int = 30, plan: Plan = Plan.STANDARD
 ) -> AsyncGenerator[Stage]:
-    async with DevStore([ShopSpec(DOMAIN, TOKEN, plan, customers=customers)]) as store, open_mirror(db, store) as mirror:
+    async with (
+        DevStore([ShopSpec(DOMAIN, TOKEN, plan, customers=customers)]) as store,
+        open_mirror(db, store) as mirror,
+    ):
         async with db.unscoped() as conn:
             shop, _ = await add_shop(conn, DOMAIN, VAULT.seal(TOKEN))
         runs = Runs(mirror)

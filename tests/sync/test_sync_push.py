@@ -138,9 +138,7 @@ async def test_a_customer_is_in_one_call_at_a_time(stage: Stage) -> None:
     assert stage.values() == {n: "13" if n <= 5 else "1" for n in range(1, 31)}
 
 
-async def test_a_full_push_waits_for_the_budget_and_is_never_throttled(
-    db: Database, owner: psycopg.Connection
-) -> None:
+async def test_a_full_push_waits_for_the_budget_and_is_never_throttled(db: Database, owner: psycopg.Connection) -> None:
     async with open_stage(db, owner, customers=500, plan=Plan.PLUS) as stage:
         await stage.post_all({n: n for n in range(1, 501)})
         # Room for a few calls; the rest has to come from what is restored meanwhile.
@@ -151,4 +149,6 @@ async def test_a_full_push_waits_for_the_budget_and_is_never_throttled(
         calls = list(stage.store.world.calls.select(shop=DOMAIN))
         assert [call.number for call in calls if call.throttled] == []
         assert [len(call.owners) for call in stage.writes()] == [25] * 20
-        assert result["pointsSpent"] == sum(call.actual or 0 for call in calls) == 10 + 20 * 35, "the definition's 10 too"
+        assert result["pointsSpent"] == sum(call.actual or 0 for call in calls) == 10 + 20 * 35, (
+            "the definition's 10 too"
+        )

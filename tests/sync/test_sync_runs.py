@@ -52,9 +52,7 @@ async def test_a_run_tells_what_it_came_to(stage: Stage) -> None:
 
 async def test_two_requests_at_once_join_one_run_across_processes_too(stage: Stage, other_runs: Runs) -> None:
     await stage.post(1, 10)
-    asked = await asyncio.gather(
-        *(request(stage, runs) for runs in (stage.runs, other_runs, stage.runs, other_runs))
-    )
+    asked = await asyncio.gather(*(request(stage, runs) for runs in (stage.runs, other_runs, stage.runs, other_runs)))
     assert len(set(asked)) == 1
     assert (await stage.result(asked[0]))["errors"] == 0
     assert len(stage.writes()) == 1
@@ -119,7 +117,7 @@ async def test_a_run_whose_process_died_is_taken_up_by_another(stage: Stage, oth
     assert (await stage.runs.find(stage.shop_id, run_id)).status == "running"
     await stage.post(2, 20)
     await other_runs.resume_orphans()
-    assert other_runs._tasks == {}, "not yet: its process may still be at it"
+    assert other_runs._tasks == {}  # pyright: ignore[reportPrivateUsage] - not yet: its process may still be at it
     stage.owner.execute("update sync_runs set heartbeat_at = heartbeat_at - interval '1 minute'")
     await other_runs.resume_orphans()
     run = await other_runs.wait(stage.shop_id, run_id, wait_s=20)

@@ -104,7 +104,11 @@ async def test_a_refused_shop_is_paused_with_the_reason_and_resumes_by_itself(
     await stage.post_all({1: 10, 2: 20})
     await stage.mirror.drain(stage.shop_id)
     await stage.post_all({2: 1, 3: 30})
-    before = {"token": stage.shopify.token, "plan": stage.shopify.budget.plan, "state": stage.shopify.state}
+    before: dict[str, Any] = {
+        "token": stage.shopify.token,
+        "plan": stage.shopify.budget.plan,
+        "state": stage.shopify.state,
+    }
     stage.shopify.change(**before | breaks)
     result = await stage.run()
     shop = await stage.shop()

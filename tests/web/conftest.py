@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +61,7 @@ class Api:
 
 
 @asynccontextmanager
-async def served(runtime: Runtime) -> AsyncIterator[str]:
+async def served(runtime: Runtime) -> AsyncGenerator[str]:
     """The application on a free port of loopback; yields its origin."""
     config = uvicorn.Config(create_app(runtime), host="127.0.0.1", port=0, log_config=None, ws="none")
     server = uvicorn.Server(config)

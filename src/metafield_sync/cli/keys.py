@@ -89,6 +89,7 @@ def _rfc_3339(at: datetime) -> str:
 @app.command
 async def revoke(
     key: Annotated[Whole, Parameter(metavar="NUMBER", help="The key's number, from `keys list`.")],
+    /,
     *,
     shop: ShopOption = None,
     json: JsonOption = False,

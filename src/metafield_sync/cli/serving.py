@@ -20,7 +20,7 @@ from metafield_sync.errors import AppError
 from metafield_sync.runtime import open_runtime
 from metafield_sync.settings import Settings
 from metafield_sync.web.app import create_app
-from metafield_sync.worker.loops import work
+from metafield_sync.worker.loops import resume_runs, work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -108,10 +108,9 @@ class Served:
 @contextlib.asynccontextmanager
 async def serving(runtime: Runtime, listener: socket.socket, *, with_worker: bool) -> AsyncGenerator[Served]:
     """Serve from the running loop, from when it is ready until the block ends; requests under way are seen through."""
-    app = create_app(runtime, runs_orphans=not with_worker)
     server = _Server(
         uvicorn.Config(
-            app,
+            create_app(runtime),
             access_log=False,
             log_config=None,
             log_level="warning",
@@ -124,8 +123,9 @@ async def serving(runtime: Runtime, listener: socket.socket, *, with_worker: boo
     )
     web = asyncio.create_task(server.serve(sockets=[listener]), name="web")
     tasks = [web]
-    if with_worker:
-        tasks.append(asyncio.create_task(work(runtime.mirror, runtime.runs), name="worker"))
+    # Without a worker the web process carries out what was asked of it, and takes up runs whose process died.
+    beside = work(runtime.mirror, runtime.runs) if with_worker else resume_runs(runtime.runs)
+    tasks.append(asyncio.create_task(beside, name="worker" if with_worker else "runs"))
     try:
         ready = asyncio.create_task(server.ready.wait())
         await asyncio.wait({ready, web}, return_when=asyncio.FIRST_COMPLETED)

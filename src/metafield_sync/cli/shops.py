@@ -30,6 +30,7 @@ NOT_YET = (Unreachable, OutcomeUnknown, Throttled)
 @app.command
 async def add(
     domain: Domain,
+    /,
     *,
     access_token: Annotated[
         str | None,
@@ -156,7 +157,7 @@ def _figures(standing: dict[str, Any]) -> dict[str, int]:
 
 
 @app.command
-async def pause(domain: Domain, *, json: JsonOption = False) -> int:
+async def pause(domain: Domain, /, *, json: JsonOption = False) -> int:
     """Stop pushing to a shop until it is resumed. Its ledger goes on taking postings."""
     async with opened() as runtime:
         shop = await one_shop(runtime, domain)
@@ -176,7 +177,7 @@ async def pause(domain: Domain, *, json: JsonOption = False) -> int:
 
 
 @app.command
-async def resume(domain: Domain, *, json: JsonOption = False) -> int:
+async def resume(domain: Domain, /, *, json: JsonOption = False) -> int:
     """Push to a shop again, whoever or whatever paused it. What has changed meanwhile is pushed first."""
     async with opened() as runtime:
         before = await one_shop(runtime, domain)
@@ -188,7 +189,7 @@ async def resume(domain: Domain, *, json: JsonOption = False) -> int:
 
 
 @app.command
-async def remove(domain: Domain, *, json: JsonOption = False) -> int:
+async def remove(domain: Domain, /, *, json: JsonOption = False) -> int:
     """Remove a shop: forget its token, revoke its API keys. Its ledger stays, and adding it again brings it back."""
     async with opened() as runtime:
         shop = await one_shop(runtime, domain)

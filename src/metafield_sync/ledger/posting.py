@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, NewType
+from typing import TYPE_CHECKING, Any, ClassVar, LiteralString, NewType
 from uuid import UUID
 
 import psycopg
@@ -16,8 +16,6 @@ from metafield_sync.errors import AppError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from psycopg import AsyncConnection
 
     from metafield_sync.db.database import Database, ShopId
 
@@ -138,15 +136,25 @@ def parse_entry_key(key: str) -> tuple[UUID, int]:
 
 
 async def post(db: Database, shop_id: ShopId, actor: str, posting: Posting) -> Posted:
-    """Post one change; see `post_batch`, of which this is a batch of one.
+    """Post one change, in one round trip; the rules are those of `post_batch`.
 
     Raises:
         PostingRefused: one of its subclasses; nothing was written.
     """
-    (outcome,) = await post_batch(db, shop_id, actor, [posting])
+    request = _request(posting)
+    (outcome,) = await _post(db, [request], POST_ENTRY, {**request, "shop": shop_id, "actor": actor})
     if isinstance(outcome, PostingRefused):
         raise outcome
     return outcome
+
+
+POST_ENTRY = """
+select *
+from post_entry(
+  %(shop)s, %(actor)s, %(customerId)s::uuid, %(shopifyCustomerId)s::bigint, %(amount)s::bigint, %(reason)s,
+  %(externalId)s, %(metadata)s::jsonb, %(occurredAt)s::timestamptz, %(allowNegative)s::boolean
+)
+"""
 
 
 async def post_batch(
@@ -163,7 +171,7 @@ async def post_batch(
         actor: who does this, such as `api-key:3`; never a person's name.
         postings: at most BATCH_ENTRIES_MAX.
     """
-    return await _post(db, shop_id, actor, [_request(posting) for posting in postings])
+    return await _post_batch(db, shop_id, actor, [_request(posting) for posting in postings])
 
 
 async def reverse(
@@ -182,7 +190,7 @@ async def reverse(
         "reason": reason,
         "allowNegative": allow_negative,
     }
-    (outcome,) = await _post(db, shop_id, actor, [request])
+    (outcome,) = await _post_batch(db, shop_id, actor, [request])
     if isinstance(outcome, EntryNotFound | PostingToUnknownCustomer):
         raise _no_such_entry(key)
     if isinstance(outcome, PostingRefused):
@@ -190,18 +198,26 @@ async def reverse(
     return outcome
 
 
-POST_ENTRIES = "select * from post_entries(%s, %s, %s) order by ord"
-
-
-async def _post(
+async def _post_batch(
     db: Database, shop_id: ShopId, actor: str, requests: Sequence[Mapping[str, Any]]
 ) -> list[Posted | PostingRefused]:
     if not requests:
         return []
+    plain = [request | {"metadata": _plain(request.get("metadata"))} for request in map(dict, requests)]
+    return await _post(db, requests, POST_ENTRIES, {"shop": shop_id, "actor": actor, "entries": Jsonb(plain)})
+
+
+POST_ENTRIES = "select * from post_entries(%(shop)s, %(actor)s, %(entries)s) order by ord"
+
+
+async def _post(
+    db: Database, requests: Sequence[Mapping[str, Any]], statement: LiteralString, parameters: Mapping[str, Any]
+) -> list[Posted | PostingRefused]:
     for attempt in range(1, DEADLOCK_TRIES_MAX + 1):
         try:
-            async with db.connection() as conn:
-                rows = await _call(conn, shop_id, actor, requests)
+            async with db.connection() as conn, conn.cursor(row_factory=dict_row) as cur:
+                await cur.execute(statement, parameters)
+                rows = await cur.fetchall()
         except psycopg.errors.DeadlockDetected:
             # Customers are locked in order, so this takes a hand-written transaction from outside. The server rolled
             # ours back whole; running it again is safe.
@@ -212,12 +228,8 @@ async def _post(
     raise AssertionError("unreachable")
 
 
-async def _call(
-    conn: AsyncConnection, shop_id: ShopId, actor: str, requests: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    async with conn.cursor(row_factory=dict_row) as cur:
-        await cur.execute(POST_ENTRIES, (shop_id, actor, Jsonb(requests)))
-        return await cur.fetchall()
+def _plain(metadata: Jsonb | None) -> Any:
+    return None if metadata is None else metadata.obj
 
 
 def _request(posting: Posting) -> dict[str, Any]:
@@ -227,7 +239,7 @@ def _request(posting: Posting) -> dict[str, Any]:
         "amount": posting.amount,
         "reason": posting.reason,
         "externalId": posting.external_id,
-        "metadata": posting.metadata,
+        "metadata": None if posting.metadata is None else Jsonb(posting.metadata),
         "occurredAt": None if posting.occurred_at is None else posting.occurred_at.astimezone(UTC).isoformat(),
         "allowNegative": posting.allow_negative,
     }

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 WAIT_POLL_S = 0.05
 """How often it is looked whether the drain that holds the lease has come to this customer."""
-TROUBLE_PAUSE_S = 0.5
 
 NOT_IN_TIME = "Shopify has not answered in time. The push goes on; ask again in a moment."
 

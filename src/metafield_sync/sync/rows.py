@@ -69,10 +69,11 @@ async def claim_stale(conn: AsyncConnection, shop_id: ShopId, *, limit: int, bes
         return await cur.fetchall()
 
 
+# `claimed_at` is from before the snapshot: a posting it does not show was then certainly not tried at that time.
 CLAIM_STALE = """
 select
   m.customer_id, c.shopify_customer_id, m.wanted_version as version, c.current_balance as balance, m.attempts,
-  clock_timestamp() as claimed_at
+  statement_timestamp() as claimed_at
 from mirror_states m
 join customers c on c.shop_id = m.shop_id and c.id = m.customer_id
 where

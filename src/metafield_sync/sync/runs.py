@@ -21,6 +21,7 @@ from metafield_sync.sync.run_result import result_document
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
+    from psycopg.abc import QueryNoTemplate
 
     from metafield_sync.db.database import Database, ShopId
     from metafield_sync.sync.drain import DrainReport, Mirror
@@ -33,6 +34,9 @@ RUN_ORPHANED_S = 15
 RUN_TROUBLE_TURNS_MAX = 3
 RUN_TROUBLE_PAUSE_S = 1.0
 """A run gives up on a Shopify that does not answer after three turns, with pauses of 1, 2 and 3 s between them."""
+
+MARK_CUSTOMERS_MAX = 500
+"""Customers made due, or stale, in one transaction: few enough that a posting to one of them waits milliseconds."""
 
 Kind = Literal["sync", "verify"]
 Trigger = Literal["api", "cli", "demo"]
@@ -187,16 +191,18 @@ class Runs:
     async def _heartbeat(self, shop_id: ShopId, run_id: UUID) -> None:
         while True:
             await asyncio.sleep(RUN_HEARTBEAT_S)
-            async with self._db.shop(shop_id) as conn:
-                await conn.execute(HEARTBEAT, {"shop": shop_id, "run": run_id})
+            try:
+                await self._progress(shop_id, run_id)
+            except Exception as error:  # noqa: BLE001 - one that fails is followed by the next; the run itself goes on
+                log.warning("run not heard of", shop_id=shop_id, run_id=str(run_id), error=str(error))
 
     async def _carry_out(self, shop_id: ShopId, run: Run) -> None:
         if run.kind == "verify":
             await verify(self._db, shop_id, run_id=run.id)
-        async with self._db.shop(shop_id) as conn:
-            await conn.execute(MAKE_EVERYTHING_DUE, {"shop": shop_id, "run": run.id})
-            if run.forced:
-                await conn.execute(MAKE_EVERYTHING_STALE, {"shop": shop_id, "run": run.id})
+        await self._mark(shop_id, run.id, MAKE_EVERYTHING_DUE)
+        if run.forced:
+            await self._mark(shop_id, run.id, MAKE_EVERYTHING_STALE)
+        await self._progress(shop_id, run.id)
         troubles = 0
         while True:
             report = await self._mirror.drain(shop_id, probe=True)
@@ -217,8 +223,21 @@ class Runs:
             elif report.end in {"busy", "idle"}:
                 await asyncio.sleep(RUN_POLL_S)
 
+    async def _mark(self, shop_id: ShopId, run_id: UUID, statement: QueryNoTemplate) -> None:
+        """Go through the shop's customers in short transactions, so that postings never wait long for one."""
+        after: UUID | None = None
+        while True:
+            async with self._db.shop(shop_id) as conn, conn.cursor() as cur:
+                await cur.execute(
+                    statement, {"shop": shop_id, "run": run_id, "after": after, "limit": MARK_CUSTOMERS_MAX}
+                )
+                row = await cur.fetchone()
+            if row is None:
+                return
+            after = row[0]
+
     async def _progress(self, shop_id: ShopId, run_id: UUID) -> int:
-        """How many customers this run has still to try; they are made due, and the figure is noted."""
+        """How many customers this run has still to try; they are made due, and it is noted that the run is alive."""
         async with self._db.shop(shop_id) as conn, conn.cursor() as cur:
             await cur.execute(RUN_PROGRESS, {"shop": shop_id, "run": run_id})
             row = await cur.fetchone()
@@ -321,39 +340,56 @@ returning
   r.progress_total, r.result, r.error
 """
 
-HEARTBEAT = """
-update sync_runs
-set heartbeat_at = clock_timestamp()
-where shop_id = %(shop)s and id = %(run)s and status = 'running'
-"""
-
-# Who fails is tried again whatever the back-off, and who is gone looked for once more: somebody asked.
+# Who fails is tried again whatever the back-off, and who is gone looked for once more: somebody asked. The rows are
+# locked by customer id first, the order of postings and drains, so that nobody waits in a circle.
 MAKE_EVERYTHING_DUE = """
-update mirror_states m
-set status = 'live', due_at = clock_timestamp()
-from sync_runs r
-where
-  m.shop_id = %(shop)s
-  and r.shop_id = m.shop_id
-  and r.id = %(run)s
-  and m.failing_since is not null
-  and m.dismissed_at is null
-  and (m.attempted_at is null or m.attempted_at < r.started_at)
+with batch as materialized (
+  select m.customer_id
+  from mirror_states m
+  join sync_runs r on r.shop_id = m.shop_id and r.id = %(run)s
+  where
+    m.shop_id = %(shop)s
+    and (%(after)s::uuid is null or m.customer_id > %(after)s)
+    and m.failing_since is not null
+    and m.dismissed_at is null
+    and (m.attempted_at is null or m.attempted_at < r.started_at)
+  order by m.customer_id
+  limit %(limit)s
+  for no key update of m
+),
+made as (
+  update mirror_states m
+  set status = 'live', due_at = clock_timestamp()
+  from batch b
+  where m.shop_id = %(shop)s and m.customer_id = b.customer_id
+)
+select customer_id from batch order by customer_id desc limit 1
 """
 
 MAKE_EVERYTHING_STALE = """
-update mirror_states m
-set
-  wanted_version = m.wanted_version + 1,
-  stale_since = coalesce(m.stale_since, r.started_at),
-  due_at = case when m.stale_since is null then clock_timestamp() else m.due_at end
-from sync_runs r
-where
-  m.shop_id = %(shop)s
-  and r.shop_id = m.shop_id
-  and r.id = %(run)s
-  and m.status = 'live'
-  and (m.attempted_at is null or m.attempted_at < r.started_at)
+with batch as materialized (
+  select m.customer_id, r.started_at
+  from mirror_states m
+  join sync_runs r on r.shop_id = m.shop_id and r.id = %(run)s
+  where
+    m.shop_id = %(shop)s
+    and (%(after)s::uuid is null or m.customer_id > %(after)s)
+    and m.status = 'live'
+    and (m.attempted_at is null or m.attempted_at < r.started_at)
+  order by m.customer_id
+  limit %(limit)s
+  for no key update of m
+),
+made as (
+  update mirror_states m
+  set
+    wanted_version = m.wanted_version + 1,
+    stale_since = coalesce(m.stale_since, b.started_at),
+    due_at = case when m.stale_since is null then clock_timestamp() else m.due_at end
+  from batch b
+  where m.shop_id = %(shop)s and m.customer_id = b.customer_id
+)
+select customer_id from batch order by customer_id desc limit 1
 """
 
 # What a run has still to try: stale when it began, and not tried since.
@@ -369,18 +405,24 @@ where
 """
 
 RUN_PROGRESS = """
-with left_over as (
-  update mirror_states m
-  set due_at = least(m.due_at, clock_timestamp())
-  from sync_runs r
+with left_over as materialized (
+  select m.customer_id
+  from mirror_states m
+  join sync_runs r on r.shop_id = m.shop_id and r.id = %(run)s
   where
-    r.shop_id = m.shop_id
-    and r.id = %(run)s
-    and m.shop_id = %(shop)s
+    m.shop_id = %(shop)s
     and m.stale_since <= r.started_at
     and m.status = 'live'
     and (m.attempted_at is null or m.attempted_at < r.started_at)
     and m.due_at > clock_timestamp()
+  order by m.customer_id
+  for no key update of m
+),
+hurried as (
+  update mirror_states m
+  set due_at = least(m.due_at, clock_timestamp())
+  from left_over l
+  where m.shop_id = %(shop)s and m.customer_id = l.customer_id
 ),
 counted as (
   select count(*) as n
@@ -398,7 +440,7 @@ set
   progress_done = greatest(r.progress_total, counted.n) - counted.n,
   heartbeat_at = clock_timestamp()
 from counted
-where r.shop_id = %(shop)s and r.id = %(run)s
+where r.shop_id = %(shop)s and r.id = %(run)s and r.status = 'running'
 returning counted.n
 """
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -14,11 +12,8 @@ from metafield_sync.web.gate import BodyLimit, KeyGate
 from metafield_sync.web.metrics import Measure, Metrics
 from metafield_sync.web.problems import Problem, handle_problems
 from metafield_sync.web.routes import customers, failures, health, ledger, runs, sync_balances
-from metafield_sync.worker.loops import resume_runs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from metafield_sync.runtime import Runtime
 
 DESCRIPTION = """\
@@ -30,27 +25,16 @@ with a stable `code` and a `detail` that says what to do.
 """
 
 
-def create_app(runtime: Runtime, *, runs_orphans: bool = True) -> FastAPI:
+def create_app(runtime: Runtime) -> FastAPI:
     """Put the application together.
 
     Args:
         runtime: the open parts; whoever opened them closes them, after the application has stopped.
-        runs_orphans: take up runs whose process died. Off when a worker in this process does.
     """
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        orphans = asyncio.create_task(resume_runs(runtime.runs)) if runs_orphans else None
-        yield
-        if orphans is not None:
-            orphans.cancel()
-            await asyncio.gather(orphans, return_exceptions=True)
-
     app = FastAPI(
         title="metafield-sync",
         version=__version__,
         description=DESCRIPTION,
-        lifespan=lifespan,
         # Their pages load scripts from third parties; /openapi.json is for any viewer.
         docs_url=None,
         redoc_url=None,

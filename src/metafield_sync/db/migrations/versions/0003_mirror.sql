@@ -36,7 +36,7 @@ create index mirror_states_due on mirror_states (shop_id, due_at) where stale_si
 create index mirror_states_troubled on mirror_states (shop_id, customer_id) where failing_since is not null;
 
 -- Raised by the database itself, in the transaction that changes the balance, so that a repair typed into psql reaches
--- Shopify too. Once a statement rather than once a row; the rows are locked in the order the drains use.
+-- Shopify too. A batch updates its customers in the order of their ids, in which the drains lock these rows as well.
 create function mirror_new_customers() returns trigger
 language plpgsql
 as $$
@@ -50,36 +50,23 @@ create trigger customers_are_mirrored
 after insert on customers referencing new table as added
 for each statement execute function mirror_new_customers();
 
-create function mirror_changed_balances() returns trigger
+create function mirror_changed_balance() returns trigger
 language plpgsql
 as $$
 begin
-  perform
-  from mirror_states m
-  where (m.shop_id, m.customer_id) in (
-    select a.shop_id, a.id
-    from after_change a
-    join before_change b on b.shop_id = a.shop_id and b.id = a.id
-    where a.current_balance <> b.current_balance
-  )
-  order by m.shop_id, m.customer_id
-  for no key update;
-
   update mirror_states m
   set
     wanted_version = m.wanted_version + 1,
     changed_at = clock_timestamp(),
     stale_since = coalesce(m.stale_since, clock_timestamp()),
     due_at = case when m.stale_since is null then clock_timestamp() else m.due_at end
-  from after_change a
-  join before_change b on b.shop_id = a.shop_id and b.id = a.id
-  where a.current_balance <> b.current_balance and m.shop_id = a.shop_id and m.customer_id = a.id;
+  where m.shop_id = new.shop_id and m.customer_id = new.id;
   return null;
 end
 $$;
 create trigger balances_are_mirrored
-after update on customers referencing old table as before_change new table as after_change
-for each statement execute function mirror_changed_balances();
+after update of current_balance on customers
+for each row when (old.current_balance <> new.current_balance) execute function mirror_changed_balance();
 
 -- One drain a shop at a time over the whole fleet. The token is checked when results are recorded, so that a drain
 -- which slept through the end of its lease can do no harm when it wakes.
