@@ -18,9 +18,12 @@ from metafield_sync.db.database import Database, ShopId
 from metafield_sync.db.embedded import EmbeddedPostgres
 from metafield_sync.db.migrate import migrate
 from metafield_sync.shops.registry import add_shop
+from published_schema import FetchFailed, fetch_published_schemas
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from graphql import GraphQLSchema
 
 SHOP_DOMAIN = "demo.myshopify.com"
 TEMPLATE = "template_of_tests"
@@ -144,3 +147,23 @@ def owner(database_url: str) -> Iterator[psycopg.Connection]:
     """The owner at a psql prompt: sees every shop, may damage what the application may not touch."""
     with psycopg.connect(make_conninfo(database_url), autocommit=True) as conn:
         yield conn
+
+
+@pytest.fixture(scope="session")
+def published_schemas(
+    request: pytest.FixtureRequest,
+) -> dict[str, GraphQLSchema]:
+    """Shopify's schemas by version. Skips, loudly, where they cannot be fetched; in CI it fails."""
+    folder: Path = request.config.cache.mkdir("shopify-published-schema")
+    try:
+        return fetch_published_schemas(folder)
+    except FetchFailed as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"in CI the documents must be validated, but {error}")
+        plugins = request.config.pluginmanager
+        reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
+        if reporter is not None and capture is not None:
+            # pytest keeps what tests print to itself; this is for the person who runs them.
+            with capture.global_and_fixture_disabled():
+                reporter.write_line(f"\nNOT VALIDATED against Shopify's published schema: {error}", red=True)
+        pytest.skip(f"the published schema is not to be had: {error}")

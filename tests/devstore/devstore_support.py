@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import shutil
-import subprocess
-import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
-
-from graphql import GraphQLSchema, build_client_schema
 
 from devstore.admin import AdminApi, Answer
 from devstore.clock import ManualClock
 from devstore.shops import Shop, ShopSpec, open_shop
 from devstore.storage import Storage
-from devstore.web import SUPPORTED_VERSIONS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import httpx
 
 DOMAIN = "demo.myshopify.com"
@@ -161,31 +152,3 @@ class Remote:
         response = await self.http.request(method, f"{self.origin}/_devstore{path}", json=body or None)
         assert response.is_success, response.text
         return response.json()
-
-
-class FetchFailedError(Exception):
-    """There is no npm here, or it could not get the package."""
-
-
-def published_schemas(folder: Path) -> dict[str, GraphQLSchema]:
-    """Shopify's published schema of each supported version; the package is fetched into `folder` once."""
-    npm = shutil.which("npm")
-    archive_path = next(iter(folder.glob("*.tgz")), None)
-    if archive_path is None:
-        if npm is None:
-            raise FetchFailedError("npm is missing")
-        command = [npm, "pack", "--silent", "--pack-destination", str(folder), SCHEMA_PACKAGE]
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=FETCH_TIMEOUT_S)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            raise FetchFailedError(f"npm could not fetch {SCHEMA_PACKAGE}: {error}") from error
-        archive_path = next(iter(folder.glob("*.tgz")))
-    schemas: dict[str, GraphQLSchema] = {}
-    with tarfile.open(archive_path) as archive:
-        for version in SUPPORTED_VERSIONS:
-            member = archive.extractfile(f"package/dist/data/admin_{version}.json.gz")
-            assert member is not None
-            introspection = json.loads(gzip.decompress(member.read()))["data"]
-            # Some types deprecate what their interface does not, which graphql-core would refuse to build.
-            schemas[version] = build_client_schema(introspection, assume_valid=True)
-    return schemas

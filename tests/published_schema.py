@@ -27,22 +27,10 @@ class FetchFailed(Exception):
 
 
 def fetch_published_schemas(folder: Path) -> dict[str, GraphQLSchema]:
-    """Fetch the package into `folder` and build each version's schema. Raises FetchFailed."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise FetchFailed("npm is missing")
-    try:
-        packed = subprocess.run(
-            [npm, "pack", "--silent", "--pack-destination", str(folder), PACKAGE],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=FETCH_TIMEOUT_S,
-        )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        raise FetchFailed(f"npm could not fetch {PACKAGE}: {error}") from error
+    """Each version's schema; the package is fetched into `folder` once. Raises FetchFailed."""
+    archive_path = next(iter(folder.glob("*.tgz")), None) or _fetch(folder)
     schemas: dict[str, GraphQLSchema] = {}
-    with tarfile.open(folder / packed.stdout.strip().splitlines()[-1]) as archive:
+    with tarfile.open(archive_path) as archive:
         for version in VERSIONS:
             member = archive.extractfile(f"package/dist/data/admin_{version}.json.gz")
             assert member is not None
@@ -51,3 +39,15 @@ def fetch_published_schemas(folder: Path) -> dict[str, GraphQLSchema]:
             # Shopify's to get right; ours are the documents.
             schemas[version] = build_client_schema(introspection, assume_valid=True)
     return schemas
+
+
+def _fetch(folder: Path) -> Path:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise FetchFailed("npm is missing")
+    command = [npm, "pack", "--silent", "--pack-destination", str(folder), PACKAGE]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=FETCH_TIMEOUT_S)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        raise FetchFailed(f"npm could not fetch {PACKAGE}: {error}") from error
+    return next(iter(folder.glob("*.tgz")))
