@@ -43,7 +43,8 @@ declare
   a yardstick.account;
 begin
   perform from yardstick.account where id in (p_from, p_to) order by id for update;
-  insert into yardstick.transfer (from_account, to_account, amount) values (p_from, p_to, p_amount) returning id into made;
+  insert into yardstick.transfer (from_account, to_account, amount) values (p_from, p_to, p_amount)
+  returning id into made;
   update yardstick.account set balance = balance - p_amount, version = version + 1 where id = p_from returning * into a;
   insert into yardstick.entry (account, transfer, amount, balance_before, balance_after, version)
   values (p_from, made, -p_amount, a.balance + p_amount, a.balance, a.version);
@@ -108,10 +109,7 @@ def measure(url: str, *, seconds: int, rounds: int) -> None:
         print(f"{name:34}" + "".join(f"{median(figures[name, n]):>18,.0f}" for n in CLIENTS))
     for rival in ("bare statement, one key", "double entry, 64 issuers"):
         ratios = [
-            median(
-                ours / theirs
-                for ours, theirs in zip(figures["one posting", n], figures[rival, n], strict=True)
-            )
+            median(ours / theirs for ours, theirs in zip(figures["one posting", n], figures[rival, n], strict=True))
             for n in CLIENTS
         ]
         print(f"{'one posting ÷ ' + rival:40}" + "".join(f"{ratio:>12.2f}×" for ratio in ratios))

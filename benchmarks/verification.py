@@ -41,7 +41,8 @@ def measure(url: str, *, rounds: int) -> None:
         for _ in range(rounds):
             began = time.perf_counter()
             conn.execute(
-                "select customer_id, sum(amount) from ledger_entries where shop_id = %s group by customer_id", (shop_id,)
+                "select customer_id, sum(amount) from ledger_entries where shop_id = %s group by customer_id",
+                (shop_id,),
             ).fetchall()
             bare.append(time.perf_counter() - began)
             began = time.perf_counter()

@@ -132,7 +132,7 @@ def test_an_interrupted_command_ends_quietly(
 ) -> None:
     cli("post", "--shop", shop, "--shopify-customer", "1", "--amount", "7", "--reason", "gift")
     with Program("sync", "--shop", shop, environment=environment) as program:
-        _eventually(lambda: store.control("GET", "/stats")["inFlight"] > 0)
+        program.wait_for(lambda: store.control("GET", "/stats")["inFlight"])
         ended = program.stop(number)
     assert (ended.status, ended.out, ended.err) == (status, "", "")
 
@@ -143,7 +143,7 @@ def test_a_sync_that_was_killed_is_completed_by_the_next(
 ) -> None:
     cli("post", "--shop", shop, "--shopify-customer", "1", "--amount", "7", "--reason", "gift")
     with Program("sync", "--shop", shop, environment=environment) as program:
-        _eventually(lambda: store.control("GET", "/stats")["inFlight"] > 0)
+        program.wait_for(lambda: store.control("GET", "/stats")["inFlight"])
         assert program.stop(signal.SIGKILL).status == -signal.SIGKILL
     # Nobody waits the whole 15 s until it counts as orphaned; two are enough to find it still taken at first.
     owner.execute("update sync_runs set heartbeat_at = heartbeat_at - make_interval(secs => %s)", (RUN_ORPHANED_S - 2,))

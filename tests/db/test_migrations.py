@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -225,8 +226,10 @@ def test_a_migration_gives_up_a_table_lock_soon_and_changes_nothing(empty_databa
     migrate_to(url, "0003")
     with psycopg.connect(url) as busy:
         busy.execute("lock table balance_corrections in row exclusive mode")  # as a posting that corrects does
+        began = time.monotonic()
         with pytest.raises(DatabaseUnusable, match="gave up waiting for a lock"):
             migrate(url, url)
+        assert time.monotonic() - began < 15, "postings queue behind it all the while"
         assert busy.execute("select version_num from alembic_version").fetchone() == ("0003",)
         assert busy.execute("select to_regclass('sync_runs')").fetchone() == (None,)
     assert migrate(url, url) == ["0004"]

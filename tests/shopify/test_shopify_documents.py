@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from graphql import parse, validate
-from published_schema import VERSIONS
 
 import metafield_sync.shopify
+from published_schema import VERSIONS
 
 if TYPE_CHECKING:
     from graphql import GraphQLSchema

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from sync_support import Stage, eventually, open_mirror
 
@@ -124,6 +125,25 @@ async def test_a_drain_that_loses_its_lease_in_the_middle_leaves_the_work_to_the
     standing = await stage.standing(1)
     assert (standing.status, standing.pushed_balance) == ("in_step", 15)
     assert stage.values() == {1: "15"}
+
+
+async def test_what_came_of_a_push_is_recorded_though_a_hand_written_transaction_stood_in_the_way(
+    stage: Stage, database_url: str
+) -> None:
+    await stage.post_all({1: 10, 2: 20})
+    async with shop_lease(stage.db, stage.shop_id, "holder") as token:
+        assert token is not None
+        claims = await claim(stage)
+        first, last = sorted(one.customer_id for one in claims)
+        touch = "update mirror_states set attempts = attempts where customer_id = %s"
+        async with await psycopg.AsyncConnection.connect(database_url) as by_hand:
+            await by_hand.execute(touch, (last,))
+            recording = asyncio.create_task(rows.record_pushed(stage.db, stage.shop_id, token, claims))
+            waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+            await eventually(lambda: stage.owner.execute(waiting).fetchone() == (1,))
+            await by_hand.execute(touch, (first,))  # a circle: PostgreSQL picks who has waited longest, the recorder
+        await recording
+    assert [(await stage.standing(n)).status for n in (1, 2)] == ["in_step", "in_step"]
 
 
 async def test_a_turn_ends_in_time_and_what_is_left_stays_due(stage: Stage) -> None:

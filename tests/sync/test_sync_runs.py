@@ -6,12 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+from structlog.testing import capture_logs
 from sync_support import SLOT, Stage, eventually
 
 from devstore import Fault, FaultAnswer, FaultApply
 from metafield_sync.ledger.posting import POINTS_MAX
+from metafield_sync.ledger.verification import verify
 from metafield_sync.shops.registry import PAUSED_BY_STAFF, add_shop, pause_shop
 from metafield_sync.sync.runs import RunNotFound
 
@@ -225,9 +228,11 @@ async def test_a_run_that_cannot_go_on_says_so(stage: Stage) -> None:
     assert "permission denied" in run.error
 
 
-async def test_forced_runs_and_batches_of_postings_never_wait_for_each_other_in_a_circle(stage: Stage) -> None:
+async def test_runs_verifications_and_batches_never_wait_for_each_other_in_a_circle(
+    stage: Stage, database_url: str
+) -> None:
     # Straight to the database, since `post_batch` would quietly try again. Paused, so that runs are all about rows.
-    batch = Jsonb([{"shopifyCustomerId": n, "amount": 1, "reason": "order"} for n in range(1, 501)])
+    batch = Jsonb([{"shopifyCustomerId": n, "amount": 1, "reason": "order"} for n in range(1, 201)])
     post_them = "select count(*) from post_entries(%s, 'test', %s)"
     async with stage.db.unscoped() as conn:
         await pause_shop(conn, stage.shop_id, code=PAUSED_BY_STAFF, detail="still", resumes_by_itself=False)
@@ -243,9 +248,32 @@ async def test_forced_runs_and_batches_of_postings_never_wait_for_each_other_in_
                 await conn.execute(post_them, (stage.shop_id, batch))
             posted += 1
 
-    posting = [asyncio.create_task(post_on()) for _ in range(2)]
-    for _ in range(15):
-        assert (await stage.run(forced=True))["total"] == 500
+    # Each touches one customer a transaction, so that no circle can be of its own making.
+    damage = """
+    do $$
+    declare one record;
+    begin
+      for one in select shop_id, id from customers loop
+        update customers set current_balance = -1 where shop_id = one.shop_id and id = one.id;
+        commit;
+      end loop;
+    end
+    $$
+    """
+    repaired = 0
+
+    async def verify_on() -> None:
+        nonlocal repaired
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as by_hand:
+            while not runs_are_over.is_set():
+                await by_hand.execute(damage)
+                with capture_logs():
+                    repaired += len(await verify(stage.db, stage.shop_id))
+
+    posting = [asyncio.create_task(work()) for work in (post_on, post_on, verify_on)]
+    for _ in range(12):
+        assert (await stage.run(forced=True))["total"] == 200
     runs_are_over.set()
     await asyncio.gather(*posting)
     assert posted > 5, "they have to overlap, or this proves nothing"
+    assert repaired > 5

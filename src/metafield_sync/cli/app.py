@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
+import os
 import signal
 import sys
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from metafield_sync import __version__
 from metafield_sync.cli import balances, database, keys, posting, serving, shops
 from metafield_sync.cli.demo import command as demo
 from metafield_sync.cli.output import PROGRAM, warn
-from metafield_sync.cli.parts import DONE, POINTS_GROUP, RUN_GROUP, TRY_GROUP, WRONG
+from metafield_sync.cli.parts import DONE, FAILURES, POINTS_GROUP, RUN_GROUP, TRY_GROUP, WRONG
 from metafield_sync.errors import AppError
 
 if TYPE_CHECKING:
@@ -79,9 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _terminated_like_interrupted() as terminated:
             try:
-                return _run(given)
+                status = _run(given)
+                sys.stdout.flush()
             except KeyboardInterrupt:
                 return TERMINATED if terminated else INTERRUPTED
+            else:
+                return status
     except CycloptsError as error:
         warn(f"{error} See: {PROGRAM} {_help_for(given)}")
         return WRONG
@@ -95,9 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warn(found.detail)
         return found.exit_status
     except BrokenPipeError:
-        # Whoever read our output has had enough, as `head` does. Nothing more can be written: not even at exit.
-        sys.stdout = None  # pyright: ignore[reportAttributeAccessIssue] - what the interpreter itself allows for
-        return DONE
+        # Whoever read our output has had enough, as `head` does. What is left in the buffer must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURES
 
 
 def _run(given: Sequence[str]) -> int:

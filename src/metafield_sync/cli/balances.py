@@ -29,7 +29,6 @@ from metafield_sync.sync.one_customer import sync_customer
 from metafield_sync.sync.run_result import RESULT_ROWS_MAX
 from metafield_sync.sync.standing import shop_standing
 from metafield_sync.web.documents import CustomerSyncOut, DiscrepancyOut
-from metafield_sync.worker.loops import resume_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,16 +120,14 @@ async def run_all(
     """
     run_ids = [await runtime.runs.request(one.id, kind=kind, trigger=trigger, forced=forced) for one in shops]
     with progress("Customers in step", plain_lines=plain_lines) as tell:
-        # The run joined may be one whose process was killed; nobody but us may be there to take it up.
-        beside = [asyncio.create_task(work) for work in (_watch(runtime, shops, tell), resume_runs(runtime.runs))]
+        watch = asyncio.create_task(_watch(runtime, shops, tell))
         try:
             for one, run_id in zip(shops, run_ids, strict=True):
                 while (await runtime.runs.wait(one.id, run_id, wait_s=PROGRESS_POLL_S)).finished_at is None:
                     pass
         finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
         await _tell_progress(runtime, shops, tell)
     results: list[dict[str, Any]] = []
     for one, run_id in zip(shops, run_ids, strict=True):

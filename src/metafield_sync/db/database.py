@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, NewType, Self
+from typing import TYPE_CHECKING, NewType, Self, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -12,12 +12,15 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from metafield_sync.db.migrate import CONNECT_TIMEOUT_S, DatabaseUnusable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+T = TypeVar("T")
 
 ShopId = NewType("ShopId", int)
 """Our number for a shop; the first column of every key."""
 
 POOL_CONNECTIONS_MAX = 20
+DEADLOCK_TRIES_MAX = 5
 POOL_WAIT_S = 10
 """How long a request waits for a free connection before it is told the database is busy."""
 
@@ -91,3 +94,15 @@ class Database:
         """
         async with self.shop(ShopId(0)) as conn:
             yield conn
+
+
+async def again_after_deadlock(transact: Callable[[], Awaitable[T]]) -> T:
+    """Run a whole transaction, and again when PostgreSQL chose it to break a deadlock.
+
+    Ours lock in one order, so it takes a hand-written one from outside, such as a repair of many balances in one
+    statement. The server has rolled ours back whole; running it again is safe.
+    """
+    for _ in range(1, DEADLOCK_TRIES_MAX):
+        with suppress(psycopg.errors.DeadlockDetected):
+            return await transact()
+    return await transact()

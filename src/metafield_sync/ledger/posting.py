@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, LiteralString, NewType
 from uuid import UUID
 
-import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from metafield_sync.db.database import again_after_deadlock
 from metafield_sync.errors import AppError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 POINTS_MAX = 9_007_199_254_740_991
 """Where Shopify's number_integer ends, either way: 2^53 - 1."""
 BATCH_ENTRIES_MAX = 1_000
-DEADLOCK_TRIES_MAX = 5
 
 EntryKey = NewType("EntryKey", str)
 """An entry's public id: its customer's id and its sequence, as in `0b5c…-…-9f-12`."""
@@ -213,19 +212,13 @@ POST_ENTRIES = "select * from post_entries(%(shop)s, %(actor)s, %(entries)s) ord
 async def _post(
     db: Database, requests: Sequence[Mapping[str, Any]], statement: LiteralString, parameters: Mapping[str, Any]
 ) -> list[Posted | PostingRefused]:
-    for attempt in range(1, DEADLOCK_TRIES_MAX + 1):
-        try:
-            async with db.connection() as conn, conn.cursor(row_factory=dict_row) as cur:
-                await cur.execute(statement, parameters)
-                rows = await cur.fetchall()
-        except psycopg.errors.DeadlockDetected:
-            # Customers are locked in order, so this takes a hand-written transaction from outside. The server rolled
-            # ours back whole; running it again is safe.
-            if attempt == DEADLOCK_TRIES_MAX:
-                raise
-        else:
-            return [_outcome(request, row) for request, row in zip(requests, rows, strict=True)]
-    raise AssertionError("unreachable")
+    async def call() -> list[dict[str, Any]]:
+        async with db.connection() as conn, conn.cursor(row_factory=dict_row) as cur:
+            await cur.execute(statement, parameters)
+            return await cur.fetchall()
+
+    rows = await again_after_deadlock(call)
+    return [_outcome(request, row) for request, row in zip(requests, rows, strict=True)]
 
 
 def _plain(metadata: Jsonb | None) -> Any:

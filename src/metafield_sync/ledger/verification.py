@@ -115,8 +115,25 @@ async def _repair(
     # The same order as posting takes (by id), so that the two can never wait for each other in a circle.
     await conn.execute(LOCK_CUSTOMERS, {"shop": shop_id, "customers": ids})
     async with conn.cursor(row_factory=class_row(Discrepancy)) as cur:
-        await cur.execute(REPAIR_BALANCES, {"shop": shop_id, "customers": ids, "run": run_id})
-        return await cur.fetchall()
+        await cur.execute(STILL_WRONG, {"shop": shop_id, "customers": ids})
+        wrong = await cur.fetchall()
+        # One by one, because what hangs on a balance is locked with it, and one statement for all of them would choose
+        # an order of its own. They travel together all the same.
+        await cur.executemany(
+            REPAIR_BALANCE,
+            [{"shop": shop_id, "customer": found.customer_id, "calculated": found.calculated} for found in wrong],
+        )
+        await cur.execute(
+            RECORD_CORRECTIONS,
+            {
+                "shop": shop_id,
+                "run": run_id,
+                "customers": [found.customer_id for found in wrong],
+                "stored": [found.stored for found in wrong],
+                "calculated": [found.calculated for found in wrong],
+            },
+        )
+    return wrong
 
 
 LOCK_CUSTOMERS = """
@@ -127,29 +144,27 @@ order by id
 for no key update
 """
 
-REPAIR_BALANCES = """
-with wrong as (
-  select c.id, c.shopify_customer_id, c.current_balance as stored, s.calculated
-  from customers c
-  cross join lateral (
-    select coalesce(sum(l.amount), 0)::bigint as calculated
-    from ledger_entries l
-    where l.shop_id = c.shop_id and l.customer_id = c.id
-  ) s
-  where c.shop_id = %(shop)s and c.id = any (%(customers)s) and c.current_balance <> s.calculated
-),
-repaired as (
-  update customers c
-  set current_balance = w.calculated
-  from wrong w
-  where c.shop_id = %(shop)s and c.id = w.id
-),
-recorded as (
-  insert into balance_corrections (shop_id, customer_id, stored, calculated, found_by, run_id)
-  select %(shop)s, w.id, w.stored, w.calculated, 'verification', %(run)s
-  from wrong w
-)
-select w.id as customer_id, w.shopify_customer_id, w.stored, w.calculated
-from wrong w
-order by w.id
+STILL_WRONG = """
+select c.id as customer_id, c.shopify_customer_id, c.current_balance as stored, s.calculated
+from customers c
+cross join lateral (
+  select coalesce(sum(l.amount), 0)::bigint as calculated
+  from ledger_entries l
+  where l.shop_id = c.shop_id and l.customer_id = c.id
+) s
+where c.shop_id = %(shop)s and c.id = any (%(customers)s) and c.current_balance <> s.calculated
+order by c.id
+"""
+
+REPAIR_BALANCE = """
+update customers
+set current_balance = %(calculated)s
+where shop_id = %(shop)s and id = %(customer)s
+"""
+
+RECORD_CORRECTIONS = """
+insert into balance_corrections (shop_id, customer_id, stored, calculated, found_by, run_id)
+select %(shop)s, t.customer_id, t.stored, t.calculated, 'verification', %(run)s::uuid
+from unnest(%(customers)s::uuid[], %(stored)s::bigint[], %(calculated)s::bigint[])
+  as t (customer_id, stored, calculated)
 """

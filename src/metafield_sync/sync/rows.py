@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import UUID
 
 from psycopg.rows import class_row
 
+from metafield_sync.db.database import again_after_deadlock
 from metafield_sync.sync.lease import FencingToken, require_lease
 
 if TYPE_CHECKING:
@@ -93,18 +94,14 @@ async def record_pushed(db: Database, shop_id: ShopId, token: FencingToken, clai
     Raises:
         LeaseLost: the lease is no longer ours; nothing was recorded.
     """
-    async with db.shop(shop_id) as conn:
-        await _require_and_lock(conn, shop_id, token, [claim.customer_id for claim in claims])
-        await conn.execute(
-            RECORD_PUSHED,
-            {
-                "shop": shop_id,
-                "customers": [claim.customer_id for claim in claims],
-                "versions": [claim.version for claim in claims],
-                "balances": [claim.balance for claim in claims],
-                "claimed": [claim.claimed_at for claim in claims],
-            },
-        )
+    parameters = {
+        "shop": shop_id,
+        "customers": [claim.customer_id for claim in claims],
+        "versions": [claim.version for claim in claims],
+        "balances": [claim.balance for claim in claims],
+        "claimed": [claim.claimed_at for claim in claims],
+    }
+    await _record(db, shop_id, token, RECORD_PUSHED, parameters)
 
 
 # A posting that came after the claim has raised wanted_version: the customer stays stale, since the claim, and due.
@@ -136,21 +133,17 @@ async def record_failures(db: Database, shop_id: ShopId, token: FencingToken, fa
     Raises:
         LeaseLost: the lease is no longer ours; nothing was recorded.
     """
-    async with db.shop(shop_id) as conn:
-        await _require_and_lock(conn, shop_id, token, [failure.claim.customer_id for failure in failures])
-        await conn.execute(
-            RECORD_FAILURES,
-            {
-                "shop": shop_id,
-                "customers": [failure.claim.customer_id for failure in failures],
-                "codes": [failure.code for failure in failures],
-                "errors": [failure.message for failure in failures],
-                "gone": [failure.gone for failure in failures],
-                "doubts": [failure.in_doubt for failure in failures],
-                "delays": [retry_delay_s(failure.claim.attempts) for failure in failures],
-                "claimed": [failure.claim.claimed_at for failure in failures],
-            },
-        )
+    parameters = {
+        "shop": shop_id,
+        "customers": [failure.claim.customer_id for failure in failures],
+        "codes": [failure.code for failure in failures],
+        "errors": [failure.message for failure in failures],
+        "gone": [failure.gone for failure in failures],
+        "doubts": [failure.in_doubt for failure in failures],
+        "delays": [retry_delay_s(failure.claim.attempts) for failure in failures],
+        "claimed": [failure.claim.claimed_at for failure in failures],
+    }
+    await _record(db, shop_id, token, RECORD_FAILURES, parameters)
 
 
 RECORD_FAILURES = """
@@ -214,11 +207,16 @@ where shop_id = %(shop)s
 """
 
 
-async def _require_and_lock(
-    conn: AsyncConnection, shop_id: ShopId, token: FencingToken, customers: Sequence[UUID]
+async def _record(
+    db: Database, shop_id: ShopId, token: FencingToken, statement: LiteralString, parameters: dict[str, Any]
 ) -> None:
-    await require_lease(conn, shop_id, token)
-    await conn.execute(LOCK_ROWS, {"shop": shop_id, "customers": list(customers)})
+    async def record() -> None:
+        async with db.shop(shop_id) as conn:
+            await require_lease(conn, shop_id, token)
+            await conn.execute(LOCK_ROWS, parameters)
+            await conn.execute(statement, parameters)
+
+    await again_after_deadlock(record)
 
 
 # By customer id, the order in which postings lock these rows too: nobody waits in a circle.

@@ -15,6 +15,7 @@ import structlog
 from psycopg.rows import class_row
 from psycopg.types.json import Json
 
+from metafield_sync.db.database import again_after_deadlock
 from metafield_sync.errors import AppError
 from metafield_sync.ledger.verification import verify
 from metafield_sync.sync.run_result import result_document
@@ -161,6 +162,9 @@ class Runs:
             heartbeat = asyncio.create_task(self._heartbeat(shop_id, run_id))
             try:
                 await self._carry_out(shop_id, run)
+            except asyncio.CancelledError:
+                await self._put_back(shop_id, run_id)
+                raise
             finally:
                 heartbeat.cancel()
                 await asyncio.gather(heartbeat, return_exceptions=True)
@@ -171,8 +175,17 @@ class Runs:
                 async with self._db.shop(shop_id) as conn:
                     await conn.execute(FAIL_RUN, {"shop": shop_id, "run": run_id, "error": str(error)})
 
+    async def _put_back(self, shop_id: ShopId, run_id: UUID) -> None:
+        """This process stops: whoever is asked next, or looks for orphans, begins the run afresh at once."""
+        async with self._db.shop(shop_id) as conn:
+            await conn.execute(PUT_BACK_RUN, {"shop": shop_id, "run": run_id})
+
     async def _claim(self, shop_id: ShopId, run_id: UUID) -> Run | None:
-        """Wait for the shop's run before this one, then take it; None if another process does it or has done it."""
+        """Wait until the run can be taken, then take it; None once another process has done it.
+
+        It cannot while another run of the shop is at work, or another process at this one. If that process dies, the
+        run is taken from it.
+        """
         while True:
             async with self._db.shop(shop_id) as conn, conn.cursor(row_factory=class_row(Run)) as cur:
                 await cur.execute(
@@ -184,7 +197,7 @@ class Runs:
                     return claimed
                 await cur.execute(FIND_RUN, {"shop": shop_id, "run": run_id})
                 found = await cur.fetchone()
-            if found is None or found.status != "queued":
+            if found is None or found.finished_at is not None:
                 return None
             await asyncio.sleep(RUN_POLL_S)
 
@@ -226,15 +239,17 @@ class Runs:
     async def _mark(self, shop_id: ShopId, run_id: UUID, statement: QueryNoTemplate) -> None:
         """Go through the shop's customers in short transactions, so that postings never wait long for one."""
         after: UUID | None = None
-        while True:
+
+        async def mark() -> UUID | None:
             async with self._db.shop(shop_id) as conn, conn.cursor() as cur:
                 await cur.execute(
                     statement, {"shop": shop_id, "run": run_id, "after": after, "limit": MARK_CUSTOMERS_MAX}
                 )
                 row = await cur.fetchone()
-            if row is None:
-                return
-            after = row[0]
+            return None if row is None else row[0]
+
+        while (last := await again_after_deadlock(mark)) is not None:
+            after = last
 
     async def _progress(self, shop_id: ShopId, run_id: UUID) -> int:
         """How many customers this run has still to try; they are made due, and it is noted that the run is alive."""
@@ -448,6 +463,12 @@ FINISH_RUN = """
 update sync_runs
 set
   status = 'done', finished_at = clock_timestamp(), result = %(result)s, progress_done = progress_total
+where shop_id = %(shop)s and id = %(run)s and status = 'running'
+"""
+
+PUT_BACK_RUN = """
+update sync_runs
+set status = 'queued', started_at = null, heartbeat_at = null, executor = null
 where shop_id = %(shop)s and id = %(run)s and status = 'running'
 """
 

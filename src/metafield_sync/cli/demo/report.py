@@ -100,8 +100,8 @@ def show(console: Console, outcome: Outcome) -> None:
 def _sample(rows: Sequence[Row]) -> Table:
     """A few customers: those who disagree first, else some from everywhere, the richest and one at 0 among them."""
     table = Table(title="Database against Shopify, customer by customer", title_justify="left")
-    table.add_column("Shopify customer")
-    for name in ("Entries", "Purchases earn", "Sum of ledger", "current_balance", "Metafield"):
+    table.add_column("Customer")
+    for name in ("Entries", "Earned", "Ledger sum", "Balance", "Metafield"):
         table.add_column(name, justify="right")
     table.add_column("Agree", justify="center")
     chosen = [row for row in rows if not row.agrees][:SAMPLE_ROWS]
