@@ -114,9 +114,27 @@ async def test_a_run_retries_who_fails_whatever_the_back_off_and_looks_for_the_m
     assert stage.values() == {1: "10", 2: "20", 3: "30"}
 
 
-async def test_a_run_whose_process_died_is_taken_up_by_another(stage: Stage, other_runs: Runs) -> None:
+async def die(stage: Stage) -> None:
+    """End the process of the stage's runs as `kill -9` does: nothing of what it left on record is tidied up."""
+    left = stage.owner.execute("select id, status, started_at, heartbeat_at, executor from sync_runs").fetchall()
+    await stage.runs.close()
+    for run in left:
+        stage.owner.execute(
+            "update sync_runs set (status, started_at, heartbeat_at, executor) = (%s, %s, %s, %s) where id = %s",
+            (*run[1:], run[0]),
+        )
+
+
+async def test_a_run_whose_process_stops_is_finished_by_whoever_is_asked_next(stage: Stage, other_runs: Runs) -> None:
     run_id = await begin_slow_run(stage)
     await stage.runs.close()
+    assert await request(stage, other_runs) == run_id
+    assert (await other_runs.wait(stage.shop_id, run_id, wait_s=20)).status == "done"
+
+
+async def test_a_run_whose_process_died_is_taken_up_by_another(stage: Stage, other_runs: Runs) -> None:
+    run_id = await begin_slow_run(stage)
+    await die(stage)
     assert (await stage.runs.find(stage.shop_id, run_id)).status == "running"
     await stage.post(2, 20)
     await other_runs.resume_orphans()
@@ -147,7 +165,7 @@ async def test_a_run_nobody_got_round_to_is_taken_up(stage: Stage) -> None:
 
 async def test_a_run_whose_process_died_is_not_in_the_way_of_the_next(stage: Stage) -> None:
     await begin_slow_run(stage)
-    await stage.runs.close()
+    await die(stage)
     stage.owner.execute("update sync_runs set heartbeat_at = heartbeat_at - interval '1 minute'")
     await stage.post(1, 5)
     assert (await stage.run())["synced"] == 1

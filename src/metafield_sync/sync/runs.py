@@ -15,15 +15,12 @@ import structlog
 from psycopg.rows import class_row
 from psycopg.types.json import Json
 
-from metafield_sync.db.database import again_after_deadlock
 from metafield_sync.errors import AppError
 from metafield_sync.ledger.verification import verify
+from metafield_sync.sync.run_progress import count_left, make_due, make_stale, note_progress
 from metafield_sync.sync.run_result import result_document
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection
-    from psycopg.abc import QueryNoTemplate
-
     from metafield_sync.db.database import Database, ShopId
     from metafield_sync.sync.drain import DrainReport, Mirror
 
@@ -35,9 +32,6 @@ RUN_ORPHANED_S = 15
 RUN_TROUBLE_TURNS_MAX = 3
 RUN_TROUBLE_PAUSE_S = 1.0
 """A run gives up on a Shopify that does not answer after three turns, with pauses of 1, 2 and 3 s between them."""
-
-MARK_CUSTOMERS_MAX = 500
-"""Customers made due, or stale, in one transaction: few enough that a posting to one of them waits milliseconds."""
 
 Kind = Literal["sync", "verify"]
 Trigger = Literal["api", "cli", "demo"]
@@ -205,21 +199,21 @@ class Runs:
         while True:
             await asyncio.sleep(RUN_HEARTBEAT_S)
             try:
-                await self._progress(shop_id, run_id)
+                await note_progress(self._db, shop_id, run_id)
             except Exception as error:  # noqa: BLE001 - one that fails is followed by the next; the run itself goes on
                 log.warning("run not heard of", shop_id=shop_id, run_id=str(run_id), error=str(error))
 
     async def _carry_out(self, shop_id: ShopId, run: Run) -> None:
         if run.kind == "verify":
             await verify(self._db, shop_id, run_id=run.id)
-        await self._mark(shop_id, run.id, MAKE_EVERYTHING_DUE)
+        await make_due(self._db, shop_id, run.id)
         if run.forced:
-            await self._mark(shop_id, run.id, MAKE_EVERYTHING_STALE)
-        await self._progress(shop_id, run.id)
+            await make_stale(self._db, shop_id, run.id)
+        await note_progress(self._db, shop_id, run.id)
         troubles = 0
         while True:
             report = await self._mirror.drain(shop_id, probe=True)
-            left = await self._progress(shop_id, run.id)
+            left = await note_progress(self._db, shop_id, run.id)
             if left == 0:
                 if await self._finish(shop_id, run, None):
                     return
@@ -236,33 +230,11 @@ class Runs:
             elif report.end in {"busy", "idle"}:
                 await asyncio.sleep(RUN_POLL_S)
 
-    async def _mark(self, shop_id: ShopId, run_id: UUID, statement: QueryNoTemplate) -> None:
-        """Go through the shop's customers in short transactions, so that postings never wait long for one."""
-        after: UUID | None = None
-
-        async def mark() -> UUID | None:
-            async with self._db.shop(shop_id) as conn, conn.cursor() as cur:
-                await cur.execute(
-                    statement, {"shop": shop_id, "run": run_id, "after": after, "limit": MARK_CUSTOMERS_MAX}
-                )
-                row = await cur.fetchone()
-            return None if row is None else row[0]
-
-        while (last := await again_after_deadlock(mark)) is not None:
-            after = last
-
-    async def _progress(self, shop_id: ShopId, run_id: UUID) -> int:
-        """How many customers this run has still to try; they are made due, and it is noted that the run is alive."""
-        async with self._db.shop(shop_id) as conn, conn.cursor() as cur:
-            await cur.execute(RUN_PROGRESS, {"shop": shop_id, "run": run_id})
-            row = await cur.fetchone()
-        return 0 if row is None else row[0]
-
     async def _finish(self, shop_id: ShopId, run: Run, stopped: DrainReport | None) -> bool:
         """Make up the result and close the run; False if something has come up that it has to cover."""
         async with self._db.shop(shop_id) as conn:
             await conn.execute(LOCK_SHOP, {"shop": shop_id})
-            if stopped is None and await _left(conn, shop_id, run.id):
+            if stopped is None and await count_left(conn, shop_id, run.id):
                 return False
             result = await result_document(conn, shop_id, run.id, stopped and stopped.detail)
             await conn.execute(FINISH_RUN, {"shop": shop_id, "run": run.id, "result": Json(result)})
@@ -279,13 +251,6 @@ class Runs:
             duration_ms=result["durationMs"],
         )
         return True
-
-
-async def _left(conn: AsyncConnection, shop_id: ShopId, run_id: UUID) -> int:
-    async with conn.cursor() as cur:
-        await cur.execute(RUN_LEFT, {"shop": shop_id, "run": run_id})
-        row = await cur.fetchone()
-    return 0 if row is None else row[0]
 
 
 LOCK_SHOP = "select 1 from shops where id = %(shop)s for no key update"
@@ -353,110 +318,6 @@ where
 returning
   r.id, r.kind, r.trigger, r.forced, r.status, r.requested_at, r.started_at, r.finished_at, r.progress_done,
   r.progress_total, r.result, r.error
-"""
-
-# Who fails is tried again whatever the back-off, and who is gone looked for once more: somebody asked. The rows are
-# locked by customer id first, the order of postings and drains, so that nobody waits in a circle.
-MAKE_EVERYTHING_DUE = """
-with batch as materialized (
-  select m.customer_id
-  from mirror_states m
-  join sync_runs r on r.shop_id = m.shop_id and r.id = %(run)s
-  where
-    m.shop_id = %(shop)s
-    and (%(after)s::uuid is null or m.customer_id > %(after)s)
-    and m.failing_since is not null
-    and m.dismissed_at is null
-    and (m.attempted_at is null or m.attempted_at < r.started_at)
-  order by m.customer_id
-  limit %(limit)s
-  for no key update of m
-),
-made as (
-  update mirror_states m
-  set status = 'live', due_at = clock_timestamp()
-  from batch b
-  where m.shop_id = %(shop)s and m.customer_id = b.customer_id
-)
-select customer_id from batch order by customer_id desc limit 1
-"""
-
-MAKE_EVERYTHING_STALE = """
-with batch as materialized (
-  select m.customer_id, r.started_at
-  from mirror_states m
-  join sync_runs r on r.shop_id = m.shop_id and r.id = %(run)s
-  where
-    m.shop_id = %(shop)s
-    and (%(after)s::uuid is null or m.customer_id > %(after)s)
-    and m.status = 'live'
-    and (m.attempted_at is null or m.attempted_at < r.started_at)
-  order by m.customer_id
-  limit %(limit)s
-  for no key update of m
-),
-made as (
-  update mirror_states m
-  set
-    wanted_version = m.wanted_version + 1,
-    stale_since = coalesce(m.stale_since, b.started_at),
-    due_at = case when m.stale_since is null then clock_timestamp() else m.due_at end
-  from batch b
-  where m.shop_id = %(shop)s and m.customer_id = b.customer_id
-)
-select customer_id from batch order by customer_id desc limit 1
-"""
-
-# What a run has still to try: stale when it began, and not tried since.
-RUN_LEFT = """
-select count(*)
-from mirror_states m
-join sync_runs r on r.shop_id = m.shop_id and r.id = %(run)s
-where
-  m.shop_id = %(shop)s
-  and m.stale_since <= r.started_at
-  and m.status = 'live'
-  and (m.attempted_at is null or m.attempted_at < r.started_at)
-"""
-
-RUN_PROGRESS = """
-with left_over as materialized (
-  select m.customer_id
-  from mirror_states m
-  join sync_runs r on r.shop_id = m.shop_id and r.id = %(run)s
-  where
-    m.shop_id = %(shop)s
-    and m.stale_since <= r.started_at
-    and m.status = 'live'
-    and (m.attempted_at is null or m.attempted_at < r.started_at)
-    and m.due_at > clock_timestamp()
-  order by m.customer_id
-  for no key update of m
-),
-hurried as (
-  update mirror_states m
-  set due_at = least(m.due_at, clock_timestamp())
-  from left_over l
-  where m.shop_id = %(shop)s and m.customer_id = l.customer_id
-),
-counted as (
-  select count(*) as n
-  from mirror_states m
-  join sync_runs r on r.shop_id = m.shop_id and r.id = %(run)s
-  where
-    m.shop_id = %(shop)s
-    and m.stale_since <= r.started_at
-    and m.status = 'live'
-    and (m.attempted_at is null or m.attempted_at < r.started_at)
-)
-update sync_runs r
-set
-  progress_total = greatest(r.progress_total, counted.n),
-  progress_done = greatest(r.progress_total, counted.n) - counted.n,
-  heartbeat_at = clock_timestamp()
-from counted
-where r.shop_id = %(shop)s and r.id = %(run)s and r.status = 'running'
-returning counted.n
 """
 
 FINISH_RUN = """

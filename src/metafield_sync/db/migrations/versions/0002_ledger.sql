@@ -472,9 +472,18 @@ begin
 
   if n > 0 then
     insert into ledger_entries select a.* from unnest(accepted) as a;
+    -- The second half of the lock order: a changed balance raises its mirror row, and the drains lock those by customer
+    -- id. In what order the update below comes to them is the planner's choice, so they are locked before it.
+    if cardinality(touched_ids) > 1 then
+      perform
+      from mirror_states m
+      where m.shop_id = p_shop_id and m.customer_id = any (touched_ids)
+      order by m.customer_id
+      for no key update;
+    end if;
     update customers c
     set current_balance = t.balance
-    from (select * from unnest(touched_ids, touched_balances) as t (id, balance) order by t.id) as t
+    from unnest(touched_ids, touched_balances) as t (id, balance)
     where c.shop_id = p_shop_id and c.id = t.id;
   end if;
   if has_metadata then

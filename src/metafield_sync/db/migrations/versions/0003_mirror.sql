@@ -36,7 +36,7 @@ create index mirror_states_due on mirror_states (shop_id, due_at) where stale_si
 create index mirror_states_troubled on mirror_states (shop_id, customer_id) where failing_since is not null;
 
 -- Raised by the database itself, in the transaction that changes the balance, so that a repair typed into psql reaches
--- Shopify too. A batch updates its customers in the order of their ids, in which the drains lock these rows as well.
+-- Shopify too. Whoever changes many balances at once locks these rows first, by customer id, as the drains do.
 create function mirror_new_customers() returns trigger
 language plpgsql
 as $$
