@@ -49,12 +49,12 @@ async def test_of_many_that_reach_for_a_free_lease_one_gets_it(stage: Stage) -> 
 
     async def reach(number: int) -> None:
         nonlocal tries
-        async with shop_lease(stage.db, stage.shop_id, f"holder {number}") as token:
+        async with shop_lease(stage.db, stage.shop_id, f"holder {number}") as lease:
             tries += 1
             if tries == 10:
                 everybody_has_tried.set()
-            if token is not None:
-                held.append(token)
+            if lease is not None:
+                held.append(lease.token)
                 await everybody_has_tried.wait()
 
     await asyncio.gather(*(reach(number) for number in range(10)))
@@ -64,9 +64,9 @@ async def test_of_many_that_reach_for_a_free_lease_one_gets_it(stage: Stage) -> 
 async def test_each_taking_of_the_lease_has_a_higher_token(stage: Stage) -> None:
     tokens: list[int] = []
     for _ in range(3):
-        async with shop_lease(stage.db, stage.shop_id, "somebody") as token:
-            assert token is not None
-            tokens.append(token)
+        async with shop_lease(stage.db, stage.shop_id, "somebody") as lease:
+            assert lease is not None
+            tokens.append(lease.token)
     assert tokens == sorted(set(tokens))
 
 
@@ -80,13 +80,11 @@ async def test_a_holder_whose_lease_another_took_records_nothing(stage: Stage) -
             assert new is not None
             before = stage.owner.execute(MIRROR_STATE).fetchall()
             with pytest.raises(LeaseLost):
-                await rows.record_pushed(stage.db, stage.shop_id, old, claims)
+                await rows.record_pushed(stage.db, old, claims)
             with pytest.raises(LeaseLost):
-                await rows.record_failures(
-                    stage.db, stage.shop_id, old, [rows.Failure(claims[0], "code", "message", gone=True)]
-                )
+                await rows.record_failures(stage.db, old, [rows.Failure(claims[0], "code", "message", gone=True)])
             assert stage.owner.execute(MIRROR_STATE).fetchall() == before
-            await rows.record_pushed(stage.db, stage.shop_id, new, claims)
+            await rows.record_pushed(stage.db, new, claims)
     assert (await stage.standing(1)).status == "in_step"
 
 
@@ -96,18 +94,18 @@ async def test_who_gives_a_lost_lease_back_does_not_take_it_from_the_successor(s
         end_lease(stage)
         successor = shop_lease(stage.db, stage.shop_id, "successor")
         assert await successor.__aenter__() is not None
-    async with shop_lease(stage.db, stage.shop_id, "third") as token:
-        assert token is None
+    async with shop_lease(stage.db, stage.shop_id, "third") as lease:
+        assert lease is None
     await successor.__aexit__(None, None, None)
 
 
 async def test_an_expired_lease_that_nobody_took_still_counts(stage: Stage) -> None:
     await stage.post(1, 10)
-    async with shop_lease(stage.db, stage.shop_id, "slow") as token:
-        assert token is not None
+    async with shop_lease(stage.db, stage.shop_id, "slow") as lease:
+        assert lease is not None
         claims = await claim(stage)
         end_lease(stage)
-        await rows.record_pushed(stage.db, stage.shop_id, token, claims)
+        await rows.record_pushed(stage.db, lease, claims)
     assert (await stage.standing(1)).status == "in_step"
 
 
@@ -131,14 +129,14 @@ async def test_what_came_of_a_push_is_recorded_though_a_hand_written_transaction
     stage: Stage, database_url: str
 ) -> None:
     await stage.post_all({1: 10, 2: 20})
-    async with shop_lease(stage.db, stage.shop_id, "holder") as token:
-        assert token is not None
+    async with shop_lease(stage.db, stage.shop_id, "holder") as lease:
+        assert lease is not None
         claims = await claim(stage)
         first, last = sorted(one.customer_id for one in claims)
         touch = "update mirror_states set attempts = attempts where customer_id = %s"
         async with await psycopg.AsyncConnection.connect(database_url) as by_hand:
             await by_hand.execute(touch, (last,))
-            recording = asyncio.create_task(rows.record_pushed(stage.db, stage.shop_id, token, claims))
+            recording = asyncio.create_task(rows.record_pushed(stage.db, lease, claims))
             waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
             await eventually(lambda: stage.owner.execute(waiting).fetchone() == (1,))
             await by_hand.execute(touch, (first,))  # a circle: PostgreSQL picks who has waited longest, the recorder

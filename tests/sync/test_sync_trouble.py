@@ -238,4 +238,5 @@ async def test_a_token_sealed_with_another_key_says_what_to_do(stage: Stage) -> 
     stage.owner.execute("update shops set access_token = 'gAAAAAB-nonsense'")
     result = await stage.run()
     assert "ENCRYPTION_KEYS" in result["failedSyncs"][0]["error"]
-    assert (await stage.shop()).paused_code == "token_unreadable"
+    # The trouble is this process's: another may have the right key, and must not find the shop paused.
+    assert (await stage.shop()).status == "active"

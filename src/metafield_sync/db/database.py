@@ -10,6 +10,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from metafield_sync.db.migrate import CONNECT_TIMEOUT_S, DatabaseUnusable
+from metafield_sync.errors import AppError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -25,6 +26,23 @@ POOL_WAIT_S = 10
 """How long a request waits for a free connection before it is told the database is busy."""
 
 
+LOCK_WAIT_S = 5
+"""How long a transaction waits for a lock (`act_for_shop` sets it), so that one customer held by a hand-written
+transaction cannot use up the connections of all."""
+
+
+class RowsBusy(AppError):
+    """Somebody else's transaction holds rows that this one needs; nothing was changed."""
+
+    code = "rows_busy"
+    status = 503
+
+
+async def _configure(conn: AsyncConnection) -> None:
+    # Times are read in UTC: in another zone the first and last hours of the calendar cannot be represented.
+    await conn.execute("set timezone to 'UTC'")
+
+
 class Database:
     """A pool of connections to one PostgreSQL. Open it with `async with`."""
 
@@ -37,6 +55,7 @@ class Database:
             timeout=POOL_WAIT_S,
             open=False,
             kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S},
+            configure=_configure,
         )
 
     async def __aenter__(self) -> Self:
@@ -81,8 +100,15 @@ class Database:
                 yield conn
         except PoolTimeout as error:
             raise DatabaseUnusable("The database is unreachable or overloaded; try again in a moment.") from error
+        except psycopg.errors.LockNotAvailable as error:
+            raise RowsBusy(
+                f"Another transaction has held what this needs for {LOCK_WAIT_S} s; try again in a moment. "
+                "If it goes on, look for a session that is idle in a transaction."
+            ) from error
         except psycopg.OperationalError as error:
             if error.sqlstate is None or error.sqlstate.startswith(("57P", "08")):
+                # Where one connection broke, the idle ones did too: replaced now, they cost no further request.
+                await self._pool.check()
                 raise DatabaseUnusable("The connection to the database was lost; try again in a moment.") from error
             raise
 

@@ -173,7 +173,8 @@ def _unusable_by(error: BaseException | None) -> DatabaseUnusable:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return DatabaseUnusable(
             f"The login that migrates lacks a right: {_one_line(error)}. It needs CREATE on the database's schema "
-            f"public and CREATEROLE, or somebody makes the role beforehand: create role {APP_ROLE} nologin. "
+            f"public and CREATEROLE, or somebody makes the role beforehand: create role {APP_ROLE} nologin; "
+            f"grant {APP_ROLE} to that login. "
             "DATABASE_OWNER_URL may name a login that has them."
         )
     if isinstance(error, psycopg.errors.LockNotAvailable):

@@ -32,6 +32,7 @@ How the pieces fit:
   as `Refusal`s that name the entry; what it acknowledged is what was sent.
 * `ensure_definition` creates or fits the metafield's definition; `DefinitionConflict` and `DefinitionRefused`
   are for a person to resolve.
+* `find_customers` reads which customers exist.
 * `customer_gid` and `customer_id_of` turn numeric ids into Shopify's and back.
 """
 
@@ -39,6 +40,7 @@ from metafield_sync.shopify.answers import Answer
 from metafield_sync.shopify.budget import Budget, BudgetSnapshot, Reservation
 from metafield_sync.shopify.client import AdminClient, ShopAccess
 from metafield_sync.shopify.cost import Cost
+from metafield_sync.shopify.customers import find_customers, find_customers_cost
 from metafield_sync.shopify.definition import (
     ENSURE_COST_MAX,
     DefinitionConflict,
@@ -101,6 +103,8 @@ __all__ = [
     "customer_gid",
     "customer_id_of",
     "ensure_definition",
+    "find_customers",
+    "find_customers_cost",
     "set_cost",
     "set_metafields",
 ]

@@ -22,7 +22,7 @@ RefusalReason = Literal[
 """Why Shopify answers nothing for this shop: HTTP 401, 402, 403, 404, 423, 430, 3xx, and the code
 SHOP_INACTIVE."""
 
-_MAYBE_APPLIED = "A write may have been applied or not: it is read back before it is tried again."
+_MAYBE_APPLIED = "A write may have been applied or not; the balance is written again."
 
 
 class ShopifyError(AppError):

@@ -175,10 +175,12 @@ set
   paused_code = %(code)s,
   paused_detail = %(detail)s,
   probe_at = case
+    -- Refused again before its time, because somebody asked: the attempt that is due by itself stays due.
+    when %(probe)s and status = 'paused' and probe_at > clock_timestamp() then probe_at
     when %(probe)s
       then clock_timestamp() + make_interval(secs => least(%(first)s * 2 ^ least(probes, 10), %(last)s))
   end,
-  probes = probes + 1
+  probes = probes + (status <> 'paused' or probe_at is null or probe_at <= clock_timestamp())::integer
 where
   id = %(shop)s
   and status <> 'removed'

@@ -31,6 +31,7 @@ from metafield_sync.shops import registry
 from metafield_sync.shops.vault import TokenUnreadable
 from metafield_sync.sync import rows
 from metafield_sync.sync.lease import LeaseLost, shop_lease
+from metafield_sync.sync.missing import look_for_missing_customers
 from metafield_sync.sync.push import ShopStops, Turn, charged, push_batch
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from metafield_sync.shopify import AdminClient, Cost, DefinitionSpec, EnsuredDefinition
     from metafield_sync.shops.registry import Shop
     from metafield_sync.shops.vault import Vault
-    from metafield_sync.sync.lease import FencingToken
+    from metafield_sync.sync.lease import Lease
 
 DRAIN_TURN_S = 10.0
 """After so long a drain gives the lease back, so that a busy shop starves nobody."""
@@ -111,7 +112,13 @@ class Mirror:
             log.warning("drain failed", drain=drain.get_name(), error=str(error))
 
     async def drain(
-        self, shop_id: ShopId, *, serve: UUID | None = None, probe: bool = False, turn_s: float = DRAIN_TURN_S
+        self,
+        shop_id: ShopId,
+        *,
+        serve: UUID | None = None,
+        probe: bool = False,
+        look_for_missing: bool = False,
+        turn_s: float = DRAIN_TURN_S,
     ) -> DrainReport:
         """Push the shop's stale customers until none is due or the turn is over. Returns at once if another does.
 
@@ -119,10 +126,11 @@ class Mirror:
             shop_id: whose.
             serve: end as soon as this customer has been tried.
             probe: push to a shop that Shopify refused earlier, whatever its back-off (somebody asked).
+            look_for_missing: first ask Shopify whether customers believed gone are there after all.
             turn_s: seconds until the lease is given back.
         """
-        async with shop_lease(self.db, shop_id, self._holder) as token:
-            if token is None:
+        async with shop_lease(self.db, shop_id, self._holder) as lease:
+            if lease is None:
                 return DrainReport("busy")
             async with self.db.unscoped() as conn:
                 shop = await registry.get_shop(conn, shop_id)
@@ -130,13 +138,15 @@ class Mirror:
             if waiting is not None:
                 return DrainReport("paused", detail=waiting)
             try:
-                turn = self._turn(shop, token, serve, turn_s)
+                turn = self._turn(shop, lease, serve, turn_s)
                 await self._ensure_definition(turn)
+                if look_for_missing:
+                    await look_for_missing_customers(turn)
                 end = await _push_until_done(turn)
             except ShopStops as stop:
                 await self._pause(shop, stop)
                 return DrainReport("paused", detail=stop.detail)
-            except (Unreachable, OutcomeUnknown, Throttled) as error:
+            except (Unreachable, OutcomeUnknown, Throttled, TokenUnreadable) as error:
                 return DrainReport("trouble", detail=error.detail)
             except LeaseLost as lost:
                 log.warning("lease lost", shop=shop.domain)
@@ -157,24 +167,22 @@ class Mirror:
         wanted = self._definition
         return f"{wanted.namespace}.{wanted.key} {wanted.storefront}"
 
-    def _turn(self, shop: Shop, token: FencingToken, serve: UUID | None, turn_s: float) -> Turn:
+    def _turn(self, shop: Shop, lease: Lease, serve: UUID | None, turn_s: float) -> Turn:
         if shop.access_token is None:
             raise ShopStops(
                 "no_access_token",
                 f"No access token is stored for {shop.domain}. Give one: "
                 f"metafield-sync shops add {shop.domain} --access-token …",
             )
-        try:
-            access = ShopAccess(shop.domain, self._vault.open(shop.access_token))
-        except TokenUnreadable as error:
-            raise ShopStops(error.code, error.detail) from error
+        # A token we cannot read is this process's trouble, not the shop's: others may hold the right key.
+        access = ShopAccess(shop.domain, self._vault.open(shop.access_token))
         return Turn(
             db=self.db,
             client=self._client,
             metafield=self._metafield,
             shop=shop,
             access=access,
-            token=token,
+            lease=lease,
             budget=self._budgets.setdefault(shop.id, Budget()),
             deadline=time.monotonic() + turn_s,
             serve=serve,
@@ -184,6 +192,7 @@ class Mirror:
         if turn.shop.definition_ensured == self.definition_fingerprint:
             return
         reservation = await turn.budget.acquire(ENSURE_COST_MAX)
+        turn.lease.require_time()
         cost: Cost | None = None
         spent = rows.Spent()
         try:
@@ -200,7 +209,7 @@ class Mirror:
             raise
         finally:
             turn.budget.settle(reservation, cost)
-            await rows.record_spent(self.db, turn.shop.id, spent, charged(cost), turn.budget.snapshot())
+            await rows.record_spent(self.db, turn.shop.id, spent, charged(cost, 0.0), turn.budget.snapshot())
         async with self.db.unscoped() as conn:
             await registry.remember_definition(conn, turn.shop.id, self.definition_fingerprint)
         log.info("definition ensured", shop=turn.shop.domain, outcome=ensured.outcome, pinned=ensured.pinned)

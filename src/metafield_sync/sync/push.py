@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from metafield_sync.shopify import (
+    Cost,
     MetafieldSpec,
     MetafieldWrite,
     OutcomeUnknown,
@@ -21,6 +22,7 @@ from metafield_sync.shopify import (
 )
 from metafield_sync.shops import registry
 from metafield_sync.sync import rows
+from metafield_sync.sync.lease import Lease, LeaseLost
 from metafield_sync.sync.rows import Claim, Failure, Spent
 
 if TYPE_CHECKING:
@@ -28,12 +30,15 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from metafield_sync.db.database import Database
-    from metafield_sync.shopify import AdminClient, Budget, Cost
+    from metafield_sync.shopify import AdminClient, Budget
     from metafield_sync.shops.registry import Shop
-    from metafield_sync.sync.lease import FencingToken
 
 PAUSING_CODES = frozenset({"ACCESS_DENIED", "MAX_COST_EXCEEDED"})
 """Top-level errors that concern the app's rights or this very call's size, not a customer."""
+
+
+NOTHING_SPENT = Cost(requested=0.0, actual=0.0)
+"""Of a call that was budgeted and never sent."""
 
 
 class ShopStops(Exception):
@@ -58,7 +63,7 @@ class Turn:
     metafield: MetafieldSpec
     shop: Shop
     access: ShopAccess
-    token: FencingToken
+    lease: Lease
     budget: Budget
     deadline: float
     serve: UUID | None
@@ -89,8 +94,10 @@ async def push_batch(turn: Turn, claims: Sequence[Claim]) -> None:
     if half == 0:
         await _record_failures(turn, [_failure(claims[0], refused)])
         return
-    await push_batch(turn, claims[:half])
-    await push_batch(turn, claims[half:])
+    for part in (claims[:half], claims[half:]):
+        async with turn.db.shop(turn.shop.id) as conn:
+            fresh = await rows.claim_again(conn, turn.shop.id, part)
+        await push_batch(turn, fresh)
 
 
 async def _send(turn: Turn, claims: Sequence[Claim]) -> Refusal | None:
@@ -99,7 +106,13 @@ async def _send(turn: Turn, claims: Sequence[Claim]) -> Refusal | None:
     # The drain has seen to it that a full call fits; only the halves of a refused batch may have to wait here.
     reservation = await turn.budget.acquire(set_cost(len(claims)))
     cost: Cost | None = None
-    spent = Spent()
+    try:
+        # The balances are those of a moment ago. Without the lease somebody else may be about to write newer ones.
+        turn.lease.require_time()
+    except LeaseLost:
+        turn.budget.settle(reservation, NOTHING_SPENT)
+        raise
+    spent, points = Spent(), float(reservation.points)
     try:
         writes = [MetafieldWrite(claim.shopify_customer_id, claim.balance) for claim in claims]
         result = await set_metafields(turn.client, turn.access, turn.metafield, writes)
@@ -119,8 +132,10 @@ async def _send(turn: Turn, claims: Sequence[Claim]) -> Refusal | None:
             await _forget_definition(turn)
     except Throttled as error:
         turn.budget.throttled(error.cost, error.retry_after_s, reservation=reservation)
-        spent = Spent(throttled=1)
+        turn.detail = error.detail
+        spent, points = Spent(throttled=1), 0.0
     except ShopRefused as error:
+        points = 0.0
         raise ShopStops(error.reason, error.detail) from error
     except QueryRefused as error:
         cost = error.cost
@@ -131,16 +146,18 @@ async def _send(turn: Turn, claims: Sequence[Claim]) -> Refusal | None:
         turn.troubles += 1
         turn.detail = error.detail
         unknown = isinstance(error, OutcomeUnknown)
-        spent = Spent(unknown=int(unknown))
-        await _record_failures(turn, [Failure(c, error.code, error.detail, in_doubt=unknown) for c in claims])
+        spent, points = Spent(unknown=int(unknown)), points if unknown else 0.0
+        await _record_failures(
+            turn, [Failure(c, error.code, error.detail, in_doubt=unknown, is_trouble=True) for c in claims]
+        )
     finally:
         turn.budget.settle(reservation, cost)
-        await rows.record_spent(turn.db, turn.shop.id, spent, charged(cost), turn.budget.snapshot())
+        await rows.record_spent(turn.db, turn.shop.id, spent, charged(cost, points), turn.budget.snapshot())
     return None
 
 
 async def _record_pushed(turn: Turn, claims: Sequence[Claim]) -> None:
-    await rows.record_pushed(turn.db, turn.shop.id, turn.token, claims)
+    await rows.record_pushed(turn.db, turn.lease, claims)
     turn.pushed += len(claims)
     turn.tried(claims)
     if turn.shop.status == "paused":
@@ -149,7 +166,7 @@ async def _record_pushed(turn: Turn, claims: Sequence[Claim]) -> None:
 
 
 async def _record_failures(turn: Turn, failures: Sequence[Failure]) -> None:
-    await rows.record_failures(turn.db, turn.shop.id, turn.token, failures)
+    await rows.record_failures(turn.db, turn.lease, failures)
     turn.refused += len(failures)
     turn.tried([failure.claim for failure in failures])
 
@@ -171,6 +188,7 @@ def _failure(claim: Claim, refusal: Refusal) -> Failure:
     return Failure(claim, refusal.code or "refused", refusal.message)
 
 
-def charged(cost: Cost | None) -> float:
-    """What the call is known to have cost, in points."""
-    return 0.0 if cost is None else cost.charged or 0.0
+def charged(cost: Cost | None, estimate: float) -> float:
+    """What the call cost, in points: what its answer said, else the estimate."""
+    told = None if cost is None else cost.charged
+    return estimate if told is None else told

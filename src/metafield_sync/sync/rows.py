@@ -11,7 +11,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from metafield_sync.db.database import again_after_deadlock
-from metafield_sync.sync.lease import FencingToken, require_lease
+from metafield_sync.sync.lease import Lease, require_lease
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RETRY_FIRST_S = 2.0
 RETRY_LAST_S = 900.0
+RETRY_TROUBLE_LAST_S = 30.0
 RETRY_JITTER = 0.25
 """A customer that fails is tried again after 2 s, 4 s … at last every 15 minutes, each ± a quarter by chance."""
 
@@ -41,13 +42,18 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong with one claimed customer. `gone`: Shopify has no such customer."""
+    """What went wrong with one claimed customer.
+
+    `gone`: Shopify has no such customer. `in_doubt`: it may have been written. `is_trouble`: Shopify did not answer,
+    which is not this customer's fault.
+    """
 
     claim: Claim
     code: str
     message: str
     gone: bool = False
     in_doubt: bool = False
+    is_trouble: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +94,38 @@ limit %(limit)s
 """
 
 
-async def record_pushed(db: Database, shop_id: ShopId, token: FencingToken, claims: Sequence[Claim]) -> None:
+async def claim_again(conn: AsyncConnection, shop_id: ShopId, claims: Sequence[Claim]) -> list[Claim]:
+    """The same customers, with their balances and versions of now: what was claimed a call ago may be old."""
+    async with conn.cursor(row_factory=class_row(Claim)) as cur:
+        await cur.execute(CLAIM_AGAIN, {"shop": shop_id, "customers": [claim.customer_id for claim in claims]})
+        return await cur.fetchall()
+
+
+CLAIM_AGAIN = """
+select
+  m.customer_id, c.shopify_customer_id, m.wanted_version as version, c.current_balance as balance, m.attempts,
+  statement_timestamp() as claimed_at
+from mirror_states m
+join customers c on c.shop_id = m.shop_id and c.id = m.customer_id
+where m.shop_id = %(shop)s and m.customer_id = any (%(customers)s)
+order by m.customer_id
+"""
+
+
+async def record_pushed(db: Database, lease: Lease, claims: Sequence[Claim]) -> None:
     """Note that Shopify acknowledged these claims, under the versions that were claimed.
 
     Raises:
         LeaseLost: the lease is no longer ours; nothing was recorded.
     """
     parameters = {
-        "shop": shop_id,
+        "shop": lease.shop_id,
         "customers": [claim.customer_id for claim in claims],
         "versions": [claim.version for claim in claims],
         "balances": [claim.balance for claim in claims],
         "claimed": [claim.claimed_at for claim in claims],
     }
-    await _record(db, shop_id, token, RECORD_PUSHED, parameters)
+    await _record(db, lease, RECORD_PUSHED, parameters)
 
 
 # A posting that came after the claim has raised wanted_version: the customer stays stale, since the claim, and due.
@@ -127,23 +151,23 @@ where m.shop_id = %(shop)s and m.customer_id = t.customer_id
 """
 
 
-async def record_failures(db: Database, shop_id: ShopId, token: FencingToken, failures: Sequence[Failure]) -> None:
+async def record_failures(db: Database, lease: Lease, failures: Sequence[Failure]) -> None:
     """Note what went wrong with each, and when to try it again: never, by itself, for one who is gone.
 
     Raises:
         LeaseLost: the lease is no longer ours; nothing was recorded.
     """
     parameters = {
-        "shop": shop_id,
+        "shop": lease.shop_id,
         "customers": [failure.claim.customer_id for failure in failures],
         "codes": [failure.code for failure in failures],
         "errors": [failure.message for failure in failures],
         "gone": [failure.gone for failure in failures],
         "doubts": [failure.in_doubt for failure in failures],
-        "delays": [retry_delay_s(failure.claim.attempts) for failure in failures],
+        "delays": [retry_delay_s(failure.claim.attempts, is_trouble=failure.is_trouble) for failure in failures],
         "claimed": [failure.claim.claimed_at for failure in failures],
     }
-    await _record(db, shop_id, token, RECORD_FAILURES, parameters)
+    await _record(db, lease, RECORD_FAILURES, parameters)
 
 
 RECORD_FAILURES = """
@@ -165,9 +189,13 @@ where m.shop_id = %(shop)s and m.customer_id = t.customer_id
 """
 
 
-def retry_delay_s(attempts: int) -> float:
-    """How long to leave a customer alone that has failed `attempts` times before this one."""
-    delay = min(RETRY_FIRST_S * 2 ** min(attempts, 20), RETRY_LAST_S)
+def retry_delay_s(attempts: int, *, is_trouble: bool = False) -> float:
+    """How long to leave a customer alone that has failed `attempts` times before this one.
+
+    In trouble that is not the customer's (Shopify did not answer) never long: the drains pace themselves then, and when
+    Shopify is back everybody should be in step within a minute.
+    """
+    delay = min(RETRY_FIRST_S * 2 ** min(attempts, 20), RETRY_TROUBLE_LAST_S if is_trouble else RETRY_LAST_S)
     return delay * random.uniform(1 - RETRY_JITTER, 1 + RETRY_JITTER)  # noqa: S311 - spreads load, guards no secret
 
 
@@ -207,12 +235,10 @@ where shop_id = %(shop)s
 """
 
 
-async def _record(
-    db: Database, shop_id: ShopId, token: FencingToken, statement: LiteralString, parameters: dict[str, Any]
-) -> None:
+async def _record(db: Database, lease: Lease, statement: LiteralString, parameters: dict[str, Any]) -> None:
     async def record() -> None:
-        async with db.shop(shop_id) as conn:
-            await require_lease(conn, shop_id, token)
+        async with db.shop(lease.shop_id) as conn:
+            await require_lease(conn, lease)
             await conn.execute(LOCK_ROWS, parameters)
             await conn.execute(statement, parameters)
 

@@ -19,7 +19,7 @@ MARK_CUSTOMERS_MAX = 500
 
 
 async def make_due(db: Database, shop_id: ShopId, run_id: UUID) -> None:
-    """Let the run try whoever fails, whatever the back-off, and look for who is gone once more: somebody asked."""
+    """Let the run try whoever fails, whatever the back-off: somebody asked. Who is gone is looked for by reading."""
     await _mark(db, shop_id, run_id, MAKE_EVERYTHING_DUE)
 
 
@@ -33,7 +33,7 @@ with batch as materialized (
     m.shop_id = %(shop)s
     and (%(after)s::uuid is null or m.customer_id > %(after)s)
     and m.failing_since is not null
-    and m.dismissed_at is null
+    and m.status = 'live'
     and (m.attempted_at is null or m.attempted_at < r.started_at)
   order by m.customer_id
   limit %(limit)s
@@ -41,7 +41,7 @@ with batch as materialized (
 ),
 made as (
   update mirror_states m
-  set status = 'live', due_at = clock_timestamp()
+  set due_at = clock_timestamp()
   from batch b
   where m.shop_id = %(shop)s and m.customer_id = b.customer_id
 )

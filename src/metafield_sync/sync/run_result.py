@@ -76,7 +76,7 @@ async def _verified(conn: AsyncConnection, shop_id: ShopId, run_id: UUID, figure
     return {
         "message": "Balance verification complete",
         "total": figures["total"],
-        "verified": figures["total"] - figures["corrected"],
+        "verified": max(0, figures["total"] - figures["corrected"]),
         "corrected": figures["corrected"],
         "discrepancies": [discrepancy_document(row) for row in rows],
     }
@@ -124,7 +124,7 @@ select
       and (m.stale_since <= r.started_at or m.failing_since is not null)
   ) as errors,
   (
-    select count(*)
+    select count(distinct b.customer_id)
     from balance_corrections b
     where b.shop_id = r.shop_id and b.run_id = r.id
   ) as corrected,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -29,6 +30,8 @@ RUN_POLL_S = 0.1
 RUN_HEARTBEAT_S = 3
 RUN_ORPHANED_S = 15
 """A run whose process has not been heard of for so long is taken up by another."""
+RUN_STUCK_S = 60.0
+"""A run that gets no further for so long ends, and names why: throttled without end, say."""
 RUN_TROUBLE_TURNS_MAX = 3
 RUN_TROUBLE_PAUSE_S = 1.0
 """A run gives up on a Shopify that does not answer after three turns, with pauses of 1, 2 and 3 s between them."""
@@ -62,6 +65,28 @@ class Run:
     progress_total: int
     result: dict[str, Any] | None
     error: str | None
+
+
+@dataclass(slots=True)
+class _Patience:
+    """How long a run goes on with a Shopify that does not answer, or a queue that does not move."""
+
+    troubles: int = 0
+    least_left: int | None = None
+    moved_at: float = field(default_factory=time.monotonic)
+
+    def is_over(self, report: DrainReport, left: int) -> bool:
+        """Whether the run has tried for long enough; `left` customers are untried after this turn."""
+        if self.least_left is None or left < self.least_left:
+            self.least_left, self.moved_at = left, time.monotonic()
+        self.troubles += report.end == "trouble"
+        return self.troubles >= RUN_TROUBLE_TURNS_MAX or time.monotonic() - self.moved_at > RUN_STUCK_S
+
+    def pause_s(self, report: DrainReport) -> float:
+        """How long to wait before the next turn."""
+        if report.end == "trouble":
+            return RUN_TROUBLE_PAUSE_S * self.troubles
+        return RUN_POLL_S if report.end in {"busy", "idle"} else 0.0
 
 
 class Runs:
@@ -210,25 +235,20 @@ class Runs:
         if run.forced:
             await make_stale(self._db, shop_id, run.id)
         await note_progress(self._db, shop_id, run.id)
-        troubles = 0
+        patience = _Patience()
+        looked_for_missing = False
         while True:
-            report = await self._mirror.drain(shop_id, probe=True)
+            report = await self._mirror.drain(shop_id, probe=True, look_for_missing=not looked_for_missing)
+            looked_for_missing = looked_for_missing or report.end not in {"busy", "trouble"}
             left = await note_progress(self._db, shop_id, run.id)
-            if left == 0:
+            if left == 0 and looked_for_missing:
                 if await self._finish(shop_id, run, None):
                     return
-                continue
-            if report.end == "paused":
+            elif report.end == "paused" or patience.is_over(report, left):
                 await self._finish(shop_id, run, report)
                 return
-            if report.end == "trouble":
-                troubles += 1
-                if troubles >= RUN_TROUBLE_TURNS_MAX:
-                    await self._finish(shop_id, run, report)
-                    return
-                await asyncio.sleep(RUN_TROUBLE_PAUSE_S * troubles)
-            elif report.end in {"busy", "idle"}:
-                await asyncio.sleep(RUN_POLL_S)
+            else:
+                await asyncio.sleep(patience.pause_s(report))
 
     async def _finish(self, shop_id: ShopId, run: Run, stopped: DrainReport | None) -> bool:
         """Make up the result and close the run; False if something has come up that it has to cover."""
@@ -255,15 +275,16 @@ class Runs:
 
 LOCK_SHOP = "select 1 from shops where id = %(shop)s for no key update"
 
-# A run covers what was committed when it began. So a running one may be joined only if no balance has changed since
-# that Shopify has not been told of; for a verification, which looks at balances once, if none has changed at all.
+# A run covers what was committed when it began. So a running one may be joined only if nobody is stale since: neither
+# by a change after its start, nor by one before that was committed after the run had pushed the customer. A
+# verification looks at balances once, so it may be joined only if none has changed at all.
 JOIN_RUN = """
 select r.id
 from sync_runs r
 where
   r.shop_id = %(shop)s
   and r.kind = %(kind)s
-  and r.forced = %(forced)s
+  and (r.forced or not %(forced)s)
   and (
     r.status = 'queued'
     or (
@@ -273,8 +294,8 @@ where
         from mirror_states m
         where
           m.shop_id = r.shop_id
-          and m.changed_at >= r.started_at
-          and (r.kind = 'verify' or m.stale_since is not null)
+          and (m.changed_at >= r.started_at or m.stale_since > r.started_at)
+          and (r.kind = 'verify' or (m.stale_since is not null and m.status = 'live'))
       )
     )
   )

@@ -36,6 +36,8 @@ def create_app(runtime: Runtime) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         # Their pages load scripts from third parties; /openapi.json is for any viewer.
+        redirect_slashes=False,
+        servers=None if runtime.settings.app_url is None else [{"url": runtime.settings.app_url}],
         docs_url=None,
         redoc_url=None,
     )

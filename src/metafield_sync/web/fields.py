@@ -31,6 +31,7 @@ REASON_CHARS_MAX = 100
 EXTERNAL_ID_CHARS_MAX = 200
 METADATA_BYTES_MAX = 16 * 1024
 METADATA_DEPTH_MAX = 32
+YEAR_MIN, YEAR_MAX = 1000, 9000
 
 RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})")
 SHOPIFY_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
@@ -100,9 +101,12 @@ def _is_rfc_3339(value: object) -> object:
 
 def _in_utc(value: datetime) -> datetime:
     try:
-        return value.astimezone(UTC)
+        utc = value.astimezone(UTC)
     except OverflowError:
         raise ValueError("is too far from the present") from None
+    if not YEAR_MIN <= utc.year <= YEAR_MAX:
+        raise ValueError("is too far from the present")
+    return utc
 
 
 def _is_uuid_text(value: object) -> object:

@@ -38,6 +38,9 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD"}:
             await self._app(scope, receive, send)
             return
+        if _announced(scope) > BODY_BYTES_MAX:
+            await _too_large()(scope, receive, send)
+            return
         chunks: list[bytes] = []
         size = 0
         more = True
@@ -128,6 +131,14 @@ class Rates:
         allowed = level >= 1
         self._buckets[caller.key_id] = (level - allowed, now)
         return allowed
+
+
+def _announced(scope: Scope) -> int:
+    """The body's size as its header has it; 0 if it has none, or none that is a number."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0
 
 
 def _bearer(scope: Scope) -> str | None:

@@ -131,4 +131,10 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     log.error("unexpected error", path=request.url.path, method=request.method, exc_info=error)
-    return problem(500, "internal_error", "Something unexpected went wrong; it is in the server's log.")
+    # uvicorn closes the connection of a request that failed so; a client that keeps it would meet a reset.
+    return problem(
+        500,
+        "internal_error",
+        "Something unexpected went wrong; it is in the server's log.",
+        {"Connection": "close"},
+    )

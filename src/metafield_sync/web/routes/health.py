@@ -89,12 +89,14 @@ class StatusOut(Document):
     last_runs: list[RunOut]
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", operation_id="alive", dependencies=OPEN, responses={200: {"model": HealthOut}})
 async def alive() -> Response:
     """This process answers."""
     return answer(HealthOut(status="ok"))
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     operation_id="ready",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from metafield_sync.customers.identity import CustomerId, require_customer
@@ -15,7 +15,7 @@ from metafield_sync.runtime import Runtime
 from metafield_sync.shops.api_keys import Caller
 from metafield_sync.sync.one_customer import sync_customer
 from metafield_sync.web.documents import CustomerSyncOut, DiscrepancyOut, RunningOut, RunResultOut
-from metafield_sync.web.edge import API, CallerIs, Parts, answer
+from metafield_sync.web.edge import API, CallerIs, ParameterInvalid, Parts, answer
 from metafield_sync.web.fields import CustomerUuid
 from metafield_sync.web.problems import error_responses
 
@@ -23,6 +23,8 @@ WAIT_S_DEFAULT = 25
 WAIT_S_MAX = 55
 """Under the 60 s after which most proxies and cron services hang up."""
 CUSTOMER_WAIT_S_MIN = 1
+EMPTY_BODIES = frozenset({b"", b"{}", b"null"})
+"""What clients send that always send something."""
 
 router = APIRouter(tags=["sync"], dependencies=API)
 
@@ -45,6 +47,7 @@ RESPONSES = {
 @router.get("/api/sync-balances", operation_id="syncBalances", responses=RESPONSES)
 @router.post("/api/sync-balances", operation_id="syncBalancesByPost", responses=RESPONSES)
 async def sync_balances(
+    request: Request,
     caller: CallerIs,
     parts: Parts,
     customer_id: Annotated[CustomerUuid | None, Query(alias="customerId", description="Only this one, now.")] = None,
@@ -58,6 +61,10 @@ async def sync_balances(
 
     Calling it again costs nothing for customers who are in step. It needs write scope, by GET too.
     """
+    if (await request.body()).strip() not in EMPTY_BODIES:
+        raise ParameterInvalid(
+            "This call takes its parameters in the query, ?customerId=… or ?verify=true, not in a body."
+        )
     if customer_id is not None:
         return await sync_one(parts, caller, customer_id, verified=verify, wait_s=max(wait, CUSTOMER_WAIT_S_MIN))
     kind = "verify" if verify else "sync"

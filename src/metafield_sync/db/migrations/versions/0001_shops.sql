@@ -4,7 +4,10 @@
 -- have made it already.
 do $$
 begin
-  create role metafield_sync_app nologin;
+  -- Looked for first: who may not create roles may still use one that somebody made beforehand.
+  if not exists (select from pg_roles where rolname = 'metafield_sync_app') then
+    create role metafield_sync_app nologin;
+  end if;
 exception
   when duplicate_object or unique_violation then null;
 end
@@ -29,14 +32,16 @@ create function current_shop_id() returns integer
 language sql stable parallel safe
 as $$ select nullif(current_setting('metafield_sync.shop_id', true), '')::integer $$;
 
--- Each transaction's first act: give up every privilege, and say for which shop it works. Both end with the
--- transaction, so this holds behind a pooler that hands the session to somebody else afterwards.
+-- Each transaction's first act: give up every privilege, say for which shop it works, and how long it will wait for a
+-- lock (one customer held by a hand-written transaction must not use up everybody's connections). All of it ends with
+-- the transaction, so this holds behind a pooler that hands the session to somebody else afterwards.
 create function act_for_shop(p_shop_id integer) returns void
 language sql volatile
 as $$
   select
     set_config('role', 'metafield_sync_app', true),
-    set_config('metafield_sync.shop_id', p_shop_id::text, true)
+    set_config('metafield_sync.shop_id', p_shop_id::text, true),
+    set_config('lock_timeout', '5s', true)
 $$;
 
 -- The one table without a policy: a shop must be found before it can be acted for.

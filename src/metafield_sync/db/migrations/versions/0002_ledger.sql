@@ -133,6 +133,7 @@ begin
   perform
     set_config('role', 'metafield_sync_app', true),
     set_config('metafield_sync.shop_id', p_shop_id::text, true),
+    set_config('lock_timeout', '5s', true),
     set_config('enable_seqscan', 'off', true);
   ord := 1;
   balance := 0;
