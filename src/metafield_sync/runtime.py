@@ -13,6 +13,7 @@ from metafield_sync.db.database import Database
 from metafield_sync.db.embedded import EmbeddedPostgres
 from metafield_sync.db.migrate import migrate
 from metafield_sync.shopify import AdminClient, DefinitionSpec
+from metafield_sync.shops.registry import list_shops
 from metafield_sync.shops.vault import Vault
 from metafield_sync.sync.drain import Mirror
 from metafield_sync.sync.runs import Runs
@@ -37,6 +38,19 @@ class Runtime:
     vault: Vault
     mirror: Mirror
     runs: Runs
+
+
+async def require_readable_tokens(runtime: Runtime) -> None:
+    """Make sure, before anything is pushed, that ENCRYPTION_KEYS opens every stored access token.
+
+    Raises:
+        TokenUnreadable: it does not; the detail names the setting.
+    """
+    async with runtime.db.unscoped() as conn:
+        shops = await list_shops(conn)
+    for shop in shops:
+        if shop.access_token is not None:
+            runtime.vault.open(shop.access_token)
 
 
 @asynccontextmanager

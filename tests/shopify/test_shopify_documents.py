@@ -35,6 +35,7 @@ def test_every_document_is_named_as_one_and_so_gets_validated() -> None:
         "DEFINITION_CREATE_MUTATION",
         "DEFINITION_UPDATE_MUTATION",
         "DEFINITION_QUERY",
+        "FIND_CUSTOMERS_QUERY",
     }
 
 

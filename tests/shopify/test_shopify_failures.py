@@ -138,7 +138,7 @@ async def test_a_server_error_leaves_the_outcome_unknown(
     with pytest.raises(OutcomeUnknown) as caught:
         await client.call(access, MUTATION, {})
     assert f"HTTP {status}" in caught.value.detail
-    assert "read back" in caught.value.detail
+    assert "written again" in caught.value.detail
 
 
 @pytest.mark.parametrize(

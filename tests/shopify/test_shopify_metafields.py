@@ -170,7 +170,7 @@ async def test_an_answer_that_fits_neither_success_nor_refusal_leaves_the_outcom
     client: AdminClient, access: ShopAccess, server: ScriptedServer, document: dict[str, Any]
 ) -> None:
     server.answer(document)
-    with pytest.raises(OutcomeUnknown, match="read back") as caught:
+    with pytest.raises(OutcomeUnknown, match="written again") as caught:
         await write(client, access)
     assert (caught.value.cost is not None) == ("extensions" in document)
 

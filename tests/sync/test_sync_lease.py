@@ -11,7 +11,7 @@ from sync_support import Stage, eventually, open_mirror
 
 from devstore import Fault, FaultAnswer, FaultApply
 from metafield_sync.sync import rows
-from metafield_sync.sync.lease import LeaseLost, shop_lease
+from metafield_sync.sync.lease import LEASE_MARGIN_S, LeaseLost, shop_lease
 
 if TYPE_CHECKING:
     from metafield_sync.sync.rows import Claim
@@ -149,3 +149,31 @@ async def test_a_turn_ends_in_time_and_what_is_left_stays_due(stage: Stage) -> N
     assert (await stage.mirror.drain(stage.shop_id, turn_s=0)).end == "turn_over"
     assert stage.writes() == []
     assert (await stage.mirror.drain(stage.shop_id)).pushed == 30
+
+
+async def test_a_drain_without_time_left_on_its_lease_sends_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.post(1, 10)
+    await stage.mirror.drain(stage.shop_id)
+    written = len(stage.writes())
+    await stage.post(1, 5)
+    # As after a stop of the whole process: the lease has run out before the first call of the turn.
+    monkeypatch.setattr("metafield_sync.sync.lease.LEASE_S", LEASE_MARGIN_S)
+    report = await stage.mirror.drain(stage.shop_id)
+    monkeypatch.undo()
+    assert (report.end, len(stage.writes())) == ("busy", written)
+    assert (await stage.standing(1)).status == "stale"
+    await stage.mirror.drain(stage.shop_id)
+    assert stage.values() == {1: "15"}
+
+
+async def test_a_customer_who_was_missing_and_is_there_after_all_is_found_by_the_next_run(stage: Stage) -> None:
+    await stage.post(4_711, 10)
+    assert (await stage.run())["errors"] == 1
+    written = len(stage.writes())
+    assert (await stage.run())["errors"] == 1
+    assert len(stage.writes()) == written, "looked for by reading, not by writing"
+    stage.shopify.add_customers([4_711])
+    assert (await stage.run())["synced"] == 1
+    assert stage.values()[4_711] == "10"

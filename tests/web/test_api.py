@@ -131,9 +131,9 @@ BAD_BODIES: list[tuple[bytes, int, str]] = [
     (b'{"shopifyCustomerId":"1","amount":-9007199254740992,"reason":"a"}', 422, "balance_out_of_range"),
     (b'{"shopifyCustomerId":"1","amount":' + b"9" * 5000 + b',"reason":"a"}', 400, "malformed_json"),
     (b'{"shopifyCustomerId":1,"amount":1,"reason":"a"}', 422, "invalid_request"),
-    (b'{"shopifyCustomerId":"01","amount":1,"reason":"a"}', 422, "invalid_request"),
-    (b'{"shopifyCustomerId":"9999999999999999999","amount":1,"reason":"a"}', 422, "invalid_request"),
-    (b'{"customerId":"x","amount":1,"reason":"a"}', 422, "invalid_request"),
+    (b'{"shopifyCustomerId":"01","amount":1,"reason":"a"}', 400, "malformed_id"),
+    (b'{"shopifyCustomerId":"9999999999999999999","amount":1,"reason":"a"}', 400, "malformed_id"),
+    (b'{"customerId":"x","amount":1,"reason":"a"}', 400, "malformed_id"),
     (b'{"amount":1,"reason":"a"}', 422, "invalid_request"),
     (b'{"shopifyCustomerId":"1","amount":1,"reason":""}', 422, "invalid_request"),
     (b'{"shopifyCustomerId":"1","amount":1,"reason":"a\\u0000"}', 422, "invalid_request"),
@@ -163,6 +163,7 @@ BAD_BODIES: list[tuple[bytes, int, str]] = [
     (b'{"shopifyCustomerId":"1","ammount":1,"amount":1,"reason":"a"}', 422, "invalid_request"),
     (b'{"shopifyCustomerId":"1","amount":1,"reason":"a","allowNegative":"yes"}', 422, "invalid_request"),
     (b"x" * (BODY_BYTES_MAX + 1), 413, "body_too_large"),
+    (b"x" * 5_000_000, 413, "body_too_large"),
 ]
 
 

@@ -25,6 +25,7 @@ from metafield_sync.cli.parts import (
 from metafield_sync.customers.identity import CustomerId, require_customer
 from metafield_sync.errors import AppError
 from metafield_sync.ledger.verification import verify as hold_against_ledger
+from metafield_sync.runtime import require_readable_tokens
 from metafield_sync.sync.one_customer import sync_customer
 from metafield_sync.sync.run_result import RESULT_ROWS_MAX
 from metafield_sync.sync.standing import shop_standing
@@ -66,6 +67,7 @@ async def sync(
     back-off. Exit status 1 if somebody could not be synced.
     """
     async with opened() as runtime:
+        await require_readable_tokens(runtime)
         if customer is not None:
             found = await one_shop(runtime, shop)
             return _tell_customer(await _sync_one(runtime, found, customer), json=json)
@@ -89,6 +91,7 @@ async def verify(
     The ledger is the truth: a balance is repaired from it, never the other way. A corrected balance is not a failure.
     """
     async with opened() as runtime:
+        await require_readable_tokens(runtime)
         shops = [await one_shop(runtime, shop)] if customer is not None else await these_shops(runtime, shop)
         if customer is not None:
             await _require(runtime, shops[0], customer)

@@ -17,7 +17,7 @@ from cyclopts import Parameter
 from metafield_sync import __version__, logs
 from metafield_sync.cli.parts import DONE, WRONG, Whole
 from metafield_sync.errors import AppError
-from metafield_sync.runtime import open_runtime
+from metafield_sync.runtime import open_runtime, require_readable_tokens
 from metafield_sync.settings import Settings
 from metafield_sync.web.app import create_app
 from metafield_sync.worker.loops import resume_runs, work
@@ -62,7 +62,10 @@ async def serve(
     logs.configure(settings)
     with listen(settings) as listener:
         bound = with_port_of(settings, listener)
-        async with open_runtime(bound) as runtime, serving(runtime, listener, with_worker=not no_worker) as served:
+        async with contextlib.AsyncExitStack() as stack:
+            runtime = await stack.enter_async_context(open_runtime(bound))
+            await require_readable_tokens(runtime)
+            served = await stack.enter_async_context(serving(runtime, listener, with_worker=not no_worker))
             log.info("serving", address=served.address, worker=not no_worker, version=__version__)
             await served.until_stopped()
             log.info("stopping")
@@ -77,6 +80,7 @@ async def worker() -> int:
     settings = Settings.load()
     logs.configure(settings)
     async with open_runtime(settings) as runtime:
+        await require_readable_tokens(runtime)
         working = asyncio.create_task(work(runtime.mirror, runtime.runs), name="worker")
         try:
             log.info("working", version=__version__)

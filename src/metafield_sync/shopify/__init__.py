@@ -7,7 +7,7 @@ How the pieces fit:
 * `AdminClient.call` sends one GraphQL document for one shop (`ShopAccess`), once, and returns an `Answer`, or
   raises one of five failures, told apart by what to do next: `ShopRefused` (pause the shop), `Throttled`
   (nothing ran; wait, send again), `Unreachable` (nothing was sent), `OutcomeUnknown` (a write may have been
-  applied: read back first), `QueryRefused` (the same again fails the same). All are `ShopifyError`, each with
+  applied), `QueryRefused` (the same again fails the same). All are `ShopifyError`, each with
   a stable `code`, a `detail` that says what to do, and the `cost` if the answer told it. Nothing in here
   retries.
 * `Budget` is one shop's bucket of API points. `acquire` before each call waits until it will not be

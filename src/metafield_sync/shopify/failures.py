@@ -75,7 +75,7 @@ class Unreachable(ShopifyError):
 class OutcomeUnknown(ShopifyError):
     """It was sent and no proper answer came back.
 
-    A write may have been applied, or may yet be, even seconds later: read back before writing again. `what`
+    A write may have been applied, or may yet be, even seconds later. `what`
     says what happened instead, as one sentence; the rest of the text is the same for all. `partial` is the
     answer's `data` where errors came beside it, else None.
     """

@@ -112,12 +112,14 @@ def _in_utc(value: datetime) -> datetime:
 def _is_uuid_text(value: object) -> object:
     if isinstance(value, UUID) or (isinstance(value, str) and UUID_TEXT.fullmatch(value)):
         return value
-    raise ValueError("must be a UUID such as 0b5cf5f4-58a6-4d7e-9a55-3f4f4f5d8d10")
+    raise PydanticCustomError("malformed_id", "must be a UUID such as 0b5cf5f4-58a6-4d7e-9a55-3f4f4f5d8d10")
 
 
 def _shopify_id(value: object) -> object:
-    if not isinstance(value, str) or SHOPIFY_ID.fullmatch(value) is None or int(value) > SHOPIFY_ID_MAX:
-        raise ValueError('must be a Shopify customer id: the digits, as a string, such as "6940095564"')
+    if not isinstance(value, str):
+        raise ValueError('must be text: the digits of a Shopify customer id, such as "6940095564"')  # noqa: TRY004 - pydantic's
+    if SHOPIFY_ID.fullmatch(value) is None or int(value) > SHOPIFY_ID_MAX:
+        raise PydanticCustomError("malformed_id", 'must be the digits of a Shopify customer id, such as "6940095564"')
     return value
 
 

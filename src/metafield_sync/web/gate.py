@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from metafield_sync.shops.api_keys import Caller
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
+DISCARDED_BYTES_MAX = 64 * 1024 * 1024
+"""So much of a body that is too large is still read, and thrown away: a client in the middle of sending does not
+listen, and would meet a reset connection instead of the answer."""
 KEY_CHARS_MAX = 200
 KEYS_REMEMBERED_MAX = 10_000
 
@@ -38,7 +41,7 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD"}:
             await self._app(scope, receive, send)
             return
-        if _announced(scope) > BODY_BYTES_MAX:
+        if _announced(scope) > DISCARDED_BYTES_MAX:
             await _too_large()(scope, receive, send)
             return
         chunks: list[bytes] = []
@@ -48,12 +51,16 @@ class BodyLimit:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
             more = message.get("more_body", False)
-            if size > BODY_BYTES_MAX:
-                await _too_large()(scope, receive, send)
-                return
+            if size <= BODY_BYTES_MAX:
+                chunks.append(chunk)
+            elif size > DISCARDED_BYTES_MAX:
+                break
+        if size > BODY_BYTES_MAX:
+            await _too_large()(scope, receive, send)
+            return
         body: Message | None = {"type": "http.request", "body": b"".join(chunks), "more_body": False}
 
         async def replay() -> Message:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 PROBLEM_JSON = "application/problem+json"
 DETAIL_CHARS_MAX = 2_000
 
-POSTING_CODES = frozenset({"amount_zero", "balance_out_of_range"})
-"""Codes that validation itself finds and that callers are promised by name."""
+POSTING_CODES = {"malformed_id": 400, "amount_zero": 422, "balance_out_of_range": 422}
+"""Codes that validation itself finds and that callers are promised by name, with their statuses."""
 
 log = structlog.get_logger()
 
@@ -85,13 +85,16 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
         return problem(400, "malformed_json", f"The body is not JSON: {errors[0]['ctx']['error']}.")
     if where == "body" and errors[0]["loc"] == ("body",) and not _is_json(request):
         return problem(415, "unsupported_media_type", "Send JSON, with the header Content-Type: application/json.")
-    status, code = (422, "invalid_request") if where == "body" else (400, "invalid_parameter")
-    return problem(status, posting_code(errors) or code, describe(errors))
+    if where != "body":
+        return problem(400, "invalid_parameter", describe(errors))
+    status, code = posting_code(errors)
+    return problem(status, code, describe(errors))
 
 
-def posting_code(errors: Sequence[Mapping[str, Any]]) -> str | None:
-    """The promised code, when one of the errors has one."""
-    return next((error["type"] for error in errors if error["type"] in POSTING_CODES), None)
+def posting_code(errors: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
+    """The status and code of a body that cannot be taken: the promised ones, when one of the errors has them."""
+    code = next((error["type"] for error in errors if error["type"] in POSTING_CODES), "invalid_request")
+    return POSTING_CODES.get(code, 422), code
 
 
 def describe(errors: Sequence[Mapping[str, Any]]) -> str:

@@ -69,7 +69,8 @@ def _check(given: Any) -> EntryIn | BatchOutcome:
         return EntryIn.model_validate(given)
     except ValidationError as error:
         errors = [dict(found) for found in error.errors(include_url=False, include_input=False)]
-        return BatchOutcome(status=422, code=posting_code(errors) or "invalid_request", detail=_clean(describe(errors)))
+        status, code = posting_code(errors)
+        return BatchOutcome(status=status, code=code, detail=_clean(describe(errors)))
 
 
 def _outcome(outcome: Posted | PostingRefused) -> BatchOutcome:
