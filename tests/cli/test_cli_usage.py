@@ -101,8 +101,8 @@ def test_a_wrong_setting_is_one_line_that_names_it(bare_cli: Cli, name: str, val
 def test_a_token_that_cannot_be_read_names_the_setting(cli: Cli, shop: str) -> None:
     cli("post", "--shopify-customer", "1", "--amount", "1", "--reason", "gift")
     stopped = cli("sync", "--shop", shop, "--json", ENCRYPTION_KEYS="")
-    assert stopped.status == 1
-    assert "ENCRYPTION_KEYS" in stopped.document["failedSyncs"][0]["error"]
+    assert stopped.status == 2
+    assert stopped.complaint.startswith("metafield-sync: ENCRYPTION_KEYS")
 
 
 def test_an_unreachable_postgresql_is_one_line(bare_cli: Cli) -> None:
