@@ -10,6 +10,8 @@ from scripted_server import DOMAIN, TOKEN
 from devstore import DevStore, Fault, FaultAnswer, FaultApply, ShopSpec, ShopState
 from metafield_sync.shopify import (
     METAFIELDS_SET_MAX,
+    READ_DEFINITION_COST,
+    READ_METAFIELDS_MAX,
     AdminClient,
     Budget,
     DefinitionConflict,
@@ -22,8 +24,10 @@ from metafield_sync.shopify import (
     ShopAccess,
     ShopRefused,
     Throttled,
-    customer_gid,
     ensure_definition,
+    read_definition,
+    read_metafields,
+    read_metafields_cost,
     set_cost,
     set_metafields,
 )
@@ -35,12 +39,10 @@ if TYPE_CHECKING:
 
 SPEC = MetafieldSpec("loyalty", "points_balance")
 DEFINITION = DefinitionSpec("loyalty", "points_balance", "Points", "What a customer may spend.", "PUBLIC_READ")
-ALL = [MetafieldWrite(number, number * 100) for number in range(1, METAFIELDS_SET_MAX + 1)]
+ALL = [MetafieldWrite(number, number * 100, None) for number in range(1, METAFIELDS_SET_MAX + 1)]
 CREATE = """mutation M($d: MetafieldDefinitionInput!) {
   metafieldDefinitionCreate(definition: $d) { userErrors { message } }
 }"""
-READ = """query Q($ids: [ID!]!) { nodes(ids: $ids) { ... on Customer { id
-  metafield(namespace: "loyalty", key: "points_balance") { value } } } }"""
 
 
 @pytest.fixture
@@ -54,10 +56,9 @@ async def client(http: httpx.AsyncClient, store: DevStore) -> AdminClient:
     return AdminClient(http, origin=store.admin_origin, api_version="2026-10")
 
 
-async def stored(client: AdminClient, access: ShopAccess) -> dict[str, str | None]:
-    answer = await client.call(access, READ, {"ids": [customer_gid(write.customer_id) for write in ALL]})
-    found = [node for node in answer.data["nodes"] if node]
-    return {node["id"]: node["metafield"] and node["metafield"]["value"] for node in found}
+async def stored(client: AdminClient, access: ShopAccess) -> dict[int, int | None]:
+    shown, _ = await read_metafields(client, access, SPEC, [write.customer_id for write in ALL])
+    return {number: metafield and metafield.as_balance() for number, metafield in shown.items()}
 
 
 async def define(client: AdminClient, access: ShopAccess, **changes: Any) -> None:
@@ -71,7 +72,7 @@ async def test_25_customers_are_written_in_one_call_of_35_points(client: AdminCl
     assert result.written
     assert result.cost is not None
     assert result.cost.charged == set_cost(len(ALL)) == 35
-    assert await stored(client, access) == {customer_gid(write.customer_id): str(write.value) for write in ALL}
+    assert await stored(client, access) == {write.customer_id: write.value for write in ALL}
 
 
 async def test_one_missing_owner_is_named_and_nobody_is_written(
@@ -83,6 +84,65 @@ async def test_one_missing_owner_is_named_and_nobody_is_written(
     assert set((await stored(client, access)).values()) == {None}
     rest = [write for write in ALL if write.customer_id != 7]
     assert (await set_metafields(client, access, SPEC, rest)).written
+
+
+async def test_the_digests_of_one_write_let_the_next_through_and_no_other(
+    client: AdminClient, access: ShopAccess
+) -> None:
+    first = await set_metafields(client, access, SPEC, ALL[:2])
+    assert first.digests.keys() == {1, 2}
+    again = [MetafieldWrite(1, 7, first.digests[1]), MetafieldWrite(2, 8, first.digests[2])]
+    assert (await set_metafields(client, access, SPEC, again)).written
+    late = [MetafieldWrite(1, 9, first.digests[1]), MetafieldWrite(2, 9, None), MetafieldWrite(3, 9, "0" * 64)]
+    result = await set_metafields(client, access, SPEC, late)
+    assert [(refusal.index, refusal.kind, refusal.code) for refusal in result.refused] == [
+        (0, RefusalKind.CONFLICT, "STALE_OBJECT"),
+        (1, RefusalKind.CONFLICT, "STALE_OBJECT"),
+        (2, RefusalKind.CONFLICT, "INVALID_COMPARE_DIGEST"),
+    ]
+    shown, _ = await read_metafields(client, access, SPEC, [1, 2, 3])
+    assert shown[3] is None
+    fresh = [MetafieldWrite(number, 9, one and one.digest) for number, one in shown.items()]
+    assert (await set_metafields(client, access, SPEC, fresh)).written
+    assert list((await stored(client, access)).values())[:4] == [9, 9, 9, None]
+
+
+async def test_reading_back_tells_gone_from_absent_and_a_foreign_value_from_a_balance(
+    client: AdminClient, access: ShopAccess, store: DevStore
+) -> None:
+    await set_metafields(client, access, SPEC, ALL[:1])
+    await define(client, access, key="other", type="single_line_text_field")
+    store.shop(DOMAIN).delete_customer(2)
+    shown, cost = await read_metafields(client, access, SPEC, [1, 2, 3, 99])
+    assert {number: one and one.value for number, one in shown.items()} == {1: "100", 3: None}
+    assert cost is not None
+    assert cost.requested is not None
+    assert cost.requested <= read_metafields_cost(4)
+
+
+async def test_a_full_read_is_rated_below_its_estimate_and_below_what_one_call_may_ask(
+    client: AdminClient, access: ShopAccess
+) -> None:
+    shown, cost = await read_metafields(client, access, SPEC, range(1, READ_METAFIELDS_MAX + 1))
+    assert shown == dict.fromkeys(range(1, METAFIELDS_SET_MAX + 1))
+    assert cost is not None
+    assert cost.requested is not None
+    assert cost.requested <= read_metafields_cost(READ_METAFIELDS_MAX) < 1000
+
+
+async def test_looking_at_the_definition_tells_what_ensuring_would_change(
+    client: AdminClient, access: ShopAccess
+) -> None:
+    state, cost = await read_definition(client, access, DEFINITION)
+    assert (state.present, state.matches) == (False, False)
+    await define(client, access, key="points_balance")
+    state, cost = await read_definition(client, access, DEFINITION)
+    assert (state.present, state.matches, len(state.differences)) == (True, False, 2)
+    assert cost is not None
+    assert cost.requested is not None
+    assert cost.requested <= READ_DEFINITION_COST
+    await ensure_definition(client, access, DEFINITION)
+    assert (await read_definition(client, access, DEFINITION))[0].matches
 
 
 async def test_a_definition_of_another_type_refuses_the_write_as_such(client: AdminClient, access: ShopAccess) -> None:
@@ -158,7 +218,7 @@ async def test_an_answer_lost_after_the_write_leaves_the_outcome_unknown(
     store.world.faults.add(fault)
     with pytest.raises(OutcomeUnknown):
         await set_metafields(client, access, SPEC, ALL[:1])
-    assert (await stored(client, access))[customer_gid(1)] == "100"
+    assert (await stored(client, access))[1] == 100
 
 
 async def test_a_document_that_does_not_validate_is_a_refused_query(client: AdminClient, access: ShopAccess) -> None:

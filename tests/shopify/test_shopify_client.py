@@ -94,6 +94,47 @@ def test_the_token_is_not_in_the_repr(access: ShopAccess) -> None:
     assert TOKEN not in repr(access)
 
 
+@pytest.mark.parametrize(
+    ("origin", "url"),
+    [
+        ("https://{shop}", "https://storage.test/a?X-Signature=s"),
+        ("https://{shop}", "https://127.0.0.1/a"),
+        ("http://127.0.0.1:9000/{shop}", "http://127.0.0.1:9001/a"),
+        ("http://localhost:9000/{shop}", "http://[::1]:9001/a"),
+        ("http://127.0.0.1:9000/{shop}", "https://storage.test/a"),
+    ],
+)
+async def test_a_file_may_be_at_any_https_address_and_a_stand_ins_at_its_own_machine(
+    http: httpx.AsyncClient, origin: str, url: str
+) -> None:
+    assert str(AdminClient(http, origin=origin, api_version="2026-10").file_url(url)) == url
+
+
+@pytest.mark.parametrize(
+    ("origin", "url"),
+    [
+        ("https://{shop}", "http://storage.test/a?signature=s3cret"),
+        ("https://{shop}", "http://127.0.0.1/a?signature=s3cret"),
+        ("https://{shop}", "file:///etc/s3cret"),
+        ("https://{shop}", "ftp://storage.test/s3cret"),
+        ("https://{shop}", "https:///s3cret"),
+        ("https://{shop}", "/s3cret"),
+        ("https://{shop}", ""),
+        ("https://{shop}", "https://s3cret:s3cret@storage.test/a"),
+        ("https://{shop}", "https://storage.test:s3cret/a"),
+        ("https://{shop}", "https://storage.test/\x00s3cret"),
+        ("https://127.0.0.1:9000/{shop}", "http://127.0.0.1:9000/s3cret"),
+        ("http://stand-in.test/{shop}", "http://stand-in.test/s3cret"),
+        ("http://127.0.0.1:9000/{shop}", "http://storage.test/s3cret"),
+        ("http://127.0.0.1:9000/{shop}", "http://169.254.169.254/s3cret"),
+    ],
+)
+async def test_no_other_address_is_taken_for_a_file_or_repeated(http: httpx.AsyncClient, origin: str, url: str) -> None:
+    with pytest.raises(ValueError, match="the file's address") as caught:
+        AdminClient(http, origin=origin, api_version="2026-10").file_url(url)
+    assert "s3cret" not in str(caught.value)
+
+
 async def test_an_answer_carries_data_cost_and_served_version(
     client: AdminClient, access: ShopAccess, server: ScriptedServer
 ) -> None:

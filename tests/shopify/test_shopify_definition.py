@@ -6,15 +6,18 @@ import pytest
 
 from metafield_sync.shopify import (
     ENSURE_COST_MAX,
+    READ_DEFINITION_COST,
     AdminClient,
     Cost,
     DefinitionConflict,
     DefinitionRefused,
     DefinitionSpec,
+    DefinitionState,
     EnsuredDefinition,
     OutcomeUnknown,
     ShopAccess,
     ensure_definition,
+    read_definition,
 )
 
 if TYPE_CHECKING:
@@ -214,3 +217,42 @@ async def test_a_cost_that_only_some_answers_tell_is_kept(
     del silent["extensions"]
     server.answer(silent, read(definition()))
     assert (await ensure(client, access)).cost == Cost(3, 3, 2000, 1987, 100)
+
+
+@pytest.mark.parametrize(
+    ("found", "state"),
+    [
+        (None, DefinitionState(present=False, matches=False, differences=())),
+        (definition(pinned=False), DefinitionState(present=True, matches=True, differences=())),
+        (
+            definition("json", storefront=None, customerAccount="READ_WRITE"),
+            DefinitionState(
+                present=True,
+                matches=False,
+                differences=(
+                    "type is json instead of number_integer",
+                    "storefront access is NONE instead of PUBLIC_READ",
+                    "customer account access is READ_WRITE instead of READ",
+                ),
+            ),
+        ),
+    ],
+)
+async def test_looking_tells_what_differs_and_changes_nothing(
+    client: AdminClient, access: ShopAccess, server: ScriptedServer, found: Any, state: DefinitionState
+) -> None:
+    server.answer(read(found))
+    assert await read_definition(client, access, SPEC) == (state, Cost(3, 3, 2000, 1987, 100))
+    (request,) = server.received
+    assert request.query.lstrip().startswith("query ")
+    assert request.variables == {"identifier": IDENTIFIER}
+    assert READ_DEFINITION_COST >= 3
+
+
+@pytest.mark.parametrize("data", [{}, {"metafieldDefinition": []}, {"metafieldDefinition": {"id": GID}}])
+async def test_an_answer_that_does_not_say_is_not_taken_for_none(
+    client: AdminClient, access: ShopAccess, server: ScriptedServer, data: dict[str, Any]
+) -> None:
+    server.answer(answer(data))
+    with pytest.raises(OutcomeUnknown):
+        await read_definition(client, access, SPEC)

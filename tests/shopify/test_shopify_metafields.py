@@ -3,6 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metafield_sync.shopify import (
     METAFIELDS_SET_MAX,
@@ -16,6 +18,8 @@ from metafield_sync.shopify import (
     SetResult,
     ShopAccess,
     Throttled,
+    customer_gid,
+    metafield_input,
     set_cost,
     set_metafields,
 )
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from scripted_server import ScriptedServer
 
 SPEC = MetafieldSpec("loyalty", "points_balance")
-TWO = [MetafieldWrite(1, 500), MetafieldWrite(2, -7)]
+TWO = [MetafieldWrite(1, 500, None), MetafieldWrite(2, -7, "digest-2")]
 COST = {
     "cost": {
         "requestedQueryCost": 12,
@@ -57,18 +61,66 @@ async def test_values_are_sent_as_whole_numbers_in_text_with_their_type(
     common = {"namespace": "loyalty", "key": "points_balance", "type": "number_integer"}
     assert server.received[0].variables == {
         "metafields": [
-            {"ownerId": "gid://shopify/Customer/1", "value": "500"} | common,
-            {"ownerId": "gid://shopify/Customer/2", "value": "-7"} | common,
+            {"ownerId": "gid://shopify/Customer/1", "value": "500", "compareDigest": None} | common,
+            {"ownerId": "gid://shopify/Customer/2", "value": "-7", "compareDigest": "digest-2"} | common,
         ]
     }
 
 
-async def test_no_digest_is_sent_since_null_would_mean_only_if_absent(
+async def test_no_digest_is_sent_as_null_since_a_key_left_out_would_compare_nothing(
     client: AdminClient, access: ShopAccess, server: ScriptedServer
 ) -> None:
     server.answer(answer([{"value": "500"}, {"value": "-7"}]))
     await write(client, access)
-    assert b"compareDigest" not in server.received[0].body
+    assert b'"compareDigest":null' in server.received[0].body
+
+
+@given(st.builds(MetafieldWrite, st.integers(1, 2**63 - 1), st.integers(), st.none() | st.text()))
+def test_every_input_names_its_digest_whatever_it_is(write: MetafieldWrite) -> None:
+    made = metafield_input(SPEC, write)
+    assert made == {
+        "ownerId": customer_gid(write.customer_id),
+        "namespace": "loyalty",
+        "key": "points_balance",
+        "type": "number_integer",
+        "value": str(write.value),
+        "compareDigest": write.digest,
+    }
+
+
+def written(customer_id: Any, value: str, digest: Any) -> dict[str, Any]:
+    return {"value": value, "compareDigest": digest, "owner": {"id": f"gid://shopify/Customer/{customer_id}"}}
+
+
+@pytest.mark.parametrize("step", [1, -1])
+async def test_the_digests_for_the_next_write_are_told_by_owner_in_whatever_order(
+    client: AdminClient, access: ShopAccess, server: ScriptedServer, step: int
+) -> None:
+    server.answer(answer([written(1, "500", "new-1"), written(2, "-7", "new-2")][::step]))
+    assert (await write(client, access)).digests == {1: "new-1", 2: "new-2"}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"value": "-7"},
+        {"value": "-7", "compareDigest": "new-2"},
+        {"value": "-7", "compareDigest": "new-2", "owner": None},
+        {"value": "-7", "compareDigest": "new-2", "owner": {}},
+        {"value": "-7", "compareDigest": "new-2", "owner": {"id": 2}},
+        {"value": "-7", "compareDigest": "new-2", "owner": {"id": "gid://shopify/Product/2"}},
+        written(2, "-7", None),
+        written(2, "-7", 5),
+        written(3, "-7", "new-3"),
+    ],
+)
+async def test_a_digest_that_is_not_told_is_missing_and_no_error(
+    client: AdminClient, access: ShopAccess, server: ScriptedServer, second: Any
+) -> None:
+    server.answer(answer([written(1, "500", "new-1"), second]))
+    result = await write(client, access)
+    assert result.written
+    assert result.digests == {1: "new-1"}
 
 
 async def test_the_order_of_the_acknowledgement_does_not_matter(
@@ -98,6 +150,9 @@ async def test_a_missing_owner_is_named_by_its_place_in_the_field_path(
         (["metafields", "0", "type"], "INVALID_TYPE", 0, RefusalKind.WRONG_TYPE),
         (["metafields", "0"], "INVALID_TYPE", 0, RefusalKind.WRONG_TYPE),
         (["metafields", "0", "type"], "BLANK", 0, RefusalKind.WRONG_TYPE),
+        (["metafields", "0"], "STALE_OBJECT", 0, RefusalKind.CONFLICT),
+        (["metafields", "1"], "INVALID_COMPARE_DIGEST", 1, RefusalKind.CONFLICT),
+        (None, "STALE_OBJECT", None, RefusalKind.CONFLICT),
         (["metafields", "0"], "INTERNAL_ERROR", 0, RefusalKind.OTHER),
         (["metafields", "0"], None, 0, RefusalKind.OTHER),
         (["metafields"], "LESS_THAN_OR_EQUAL_TO", None, RefusalKind.OTHER),
@@ -188,14 +243,14 @@ async def test_the_failures_of_the_call_come_through(
 
 @pytest.mark.parametrize("count", [0, METAFIELDS_SET_MAX + 1])
 async def test_too_few_and_too_many_are_never_sent(client: AdminClient, access: ShopAccess, count: int) -> None:
-    writes = [MetafieldWrite(number, 0) for number in range(1, count + 1)]
+    writes = [MetafieldWrite(number, 0, None) for number in range(1, count + 1)]
     with pytest.raises(ValueError, match=f"1 to {METAFIELDS_SET_MAX}"):
         await set_metafields(client, access, SPEC, writes)
 
 
 async def test_one_customer_twice_is_never_sent(client: AdminClient, access: ShopAccess) -> None:
     with pytest.raises(ValueError, match="each customer once"):
-        await set_metafields(client, access, SPEC, [MetafieldWrite(1, 1), MetafieldWrite(1, 2)])
+        await set_metafields(client, access, SPEC, [MetafieldWrite(1, 1, None), MetafieldWrite(1, 2, None)])
 
 
 def test_a_call_costs_its_base_and_one_point_a_customer() -> None:

@@ -13,12 +13,13 @@ import httpx
 from cryptography.fernet import Fernet
 
 from devstore import DevStore, Plan, ShopSpec
+from devstore.gids import Gid
 from devstore.metafields import Slot
 from metafield_sync.ledger.posting import Posted, Posting, post, post_batch
 from metafield_sync.shopify import AdminClient, DefinitionSpec
 from metafield_sync.shops.registry import add_shop, get_shop
 from metafield_sync.shops.vault import Vault
-from metafield_sync.sync.drain import Mirror
+from metafield_sync.sync.drain import BACKFILL_THRESHOLD, Mirror
 from metafield_sync.sync.runs import Runs
 from metafield_sync.sync.standing import one_standing
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from devstore import Shop as DevShop
+    from devstore.bulk import BulkOperation
     from devstore.calls import CallEntry
     from metafield_sync.db.database import Database, ShopId
     from metafield_sync.shops.registry import Shop
@@ -87,6 +89,20 @@ class Stage:
         """The log of `metafieldsSet` calls, in the order their answers went out."""
         return list(self.store.world.calls.select(shop=DOMAIN, operation="metafieldsSet"))
 
+    def operations(self, kind: str) -> list[BulkOperation]:
+        """The bulk operations Shopify was asked for, oldest first; `kind` is QUERY or MUTATION."""
+        return [operation for operation in self.shopify.bulk.operations if operation.type == kind]
+
+    def overwrite(self, customer: int, value: str) -> None:
+        """Write the metafield as another app would."""
+        self.shopify.put_metafield(Gid("Customer", customer), SLOT.namespace, SLOT.key, value, "number_integer")
+
+    def activity(self, column: str) -> int:
+        """A count of the shop's activity."""
+        row = self.owner.execute("select to_jsonb(a) -> %s from shop_activity a", (column,)).fetchone()
+        assert row is not None
+        return row[0]
+
     async def standing(self, customer: int) -> CustomerStanding:
         async with self.db.shop(self.shop_id) as conn:
             return await one_standing(conn, self.shop_id, shopify_customer_id=customer)
@@ -142,9 +158,11 @@ async def open_stage(
 
 
 @asynccontextmanager
-async def open_mirror(db: Database, store: DevStore) -> AsyncGenerator[Mirror]:
+async def open_mirror(
+    db: Database, store: DevStore, *, backfill_threshold: int = BACKFILL_THRESHOLD
+) -> AsyncGenerator[Mirror]:
     """A mirror with connections of its own, as another process would have one."""
     # A bare context: loading the machine's certificates takes longer than a test here, and nothing is https.
     async with httpx.AsyncClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) as http:
         client = AdminClient(http, origin=store.admin_origin, api_version="2026-10")
-        yield Mirror(db, client, VAULT, DEFINITION)
+        yield Mirror(db, client, VAULT, DEFINITION, backfill_threshold=backfill_threshold)

@@ -89,7 +89,9 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _TopLevelError:
+class TopLevelError:
+    """One entry of `errors`, its texts made safe to show."""
+
     message: str
     code: str | None
     required_access: str | None
@@ -110,7 +112,7 @@ def read_answer(raw: RawAnswer, *, shop: str, is_mutation: bool, api_version: st
     cost = read_cost(document)
     data = mapping(document.get("data"))
     if document.get("errors"):
-        _raise_for_errors(_top_level_errors(document), shop=shop, data=data, cost=cost, is_mutation=is_mutation)
+        _raise_for_errors(top_level_errors(document), shop=shop, data=data, cost=cost, is_mutation=is_mutation)
     if data is None:
         raise OutcomeUnknown(f"{shop}: Shopify's answer held neither data nor errors.", cost=cost)
     return Answer(data=data, cost=cost, api_version=api_version)
@@ -126,7 +128,7 @@ def _document(body: bytes) -> dict[str, Any] | None:
 
 def _raise_for_status(raw: RawAnswer, *, shop: str, document: dict[str, Any]) -> None:
     status = raw.status
-    said = _quote(_top_level_errors(document))
+    said = _quote(top_level_errors(document))
     if status in _REFUSED_BY_STATUS:
         reason, cure = _REFUSED_BY_STATUS[status]
         raise ShopRefused(f"{shop}: {cure}; {_THEN_RESUME} (HTTP {status}{said})", reason=reason)
@@ -149,18 +151,21 @@ def _raise_for_status(raw: RawAnswer, *, shop: str, document: dict[str, Any]) ->
     )
 
 
-def _top_level_errors(document: dict[str, Any]) -> list[_TopLevelError]:
-    """Read `errors`: a list of GraphQL errors, or the bare string that refusals outside GraphQL carry."""
+def top_level_errors(document: dict[str, Any]) -> list[TopLevelError]:
+    """Read `errors`: a list of GraphQL errors, or the bare string that refusals outside GraphQL carry.
+
+    A line of a bulk operation's result carries them in the same form.
+    """
     errors = document.get("errors")
     listed = items(errors)
-    found: list[_TopLevelError] = []
+    found: list[TopLevelError] = []
     for error in [errors] if listed is None else listed:
         described = mapping(error) or {"message": error}
         extensions = mapping(described.get("extensions")) or {}
         message = text(described.get("message"))
         if error is not None:
             found.append(
-                _TopLevelError(
+                TopLevelError(
                     message=message or "no message",
                     code=text(extensions.get("code")),
                     required_access=text(extensions.get("requiredAccess")),
@@ -170,7 +175,7 @@ def _top_level_errors(document: dict[str, Any]) -> list[_TopLevelError]:
 
 
 def _raise_for_errors(
-    errors: Sequence[_TopLevelError],
+    errors: Sequence[TopLevelError],
     *,
     shop: str,
     data: dict[str, Any] | None,
@@ -209,7 +214,7 @@ def _raise_for_errors(
     )
 
 
-def _quote(errors: Sequence[_TopLevelError]) -> str:
+def _quote(errors: Sequence[TopLevelError]) -> str:
     if not errors:
         return ""
     said = [f"{error.code}: {error.message}" if error.code else error.message for error in errors]
@@ -218,7 +223,7 @@ def _quote(errors: Sequence[_TopLevelError]) -> str:
     return f": {shown}; and {more} more" if more > 0 else f": {shown}"
 
 
-def _missing_scope(errors: Sequence[_TopLevelError]) -> str | None:
+def _missing_scope(errors: Sequence[TopLevelError]) -> str | None:
     """Find the scope in "Required access: `write_customers` access scope.", sent apart or in the message."""
     for error in errors:
         found = _SCOPE.search(f"{error.required_access or ''} {error.message}")

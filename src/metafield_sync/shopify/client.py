@@ -6,6 +6,7 @@ Whether and when to send again depends on what the call was and on the shop's bu
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ CALL_TIMEOUT_S = 30.0
 """For everything together: the timeouts above start again with each byte, and an answer must not trickle for
 ever."""
 RESPONSE_BYTES_MAX = 8 * 1024 * 1024
-"""After decompression. The largest answer asked for is a page of some hundred customers, well under 1 MB."""
+"""After decompression. The largest answer asked for is a page of 50 bulk operations, each with its document of up to
+64 KB; most are well under 1 MB."""
 SECRET_CHARS_MIN = 8
 """From this length on an access token is struck out of an answer that repeats it; shorter ones are no
 secrets."""
@@ -88,11 +90,34 @@ class AdminClient:
         self._read_timeout_s = read_timeout_s
         self._call_timeout_s = call_timeout_s
         self._warned: set[str] = set()
-        self._require_address(origin)
+        address = self._require_address(origin)
+        self._is_stand_in = address.scheme == "http" and _is_loopback(address.host)
 
     def url(self, domain: str) -> str:
         """The address of one shop's GraphQL endpoint."""
         return self._address.replace("{shop}", domain)
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        """The connections, for the files that Shopify keeps with others. They carry no token of their own."""
+        return self._http
+
+    def file_url(self, url: str) -> httpx.URL:
+        """Check the address of a file that an answer told, before anything is sent there.
+
+        It has to be https. Only a client whose own Admin API is a stand-in, http on this very machine, also takes
+        http on this very machine. Raises ValueError, its text without what may be a signature: host at most.
+        """
+        try:
+            address = httpx.URL(url)
+        except httpx.InvalidURL:
+            raise ValueError("the file's address cannot be read") from None
+        if not address.host or address.userinfo:
+            raise ValueError("the file's address names no host, or a user and password")
+        is_own = address.scheme == "http" and self._is_stand_in and _is_loopback(address.host)
+        if address.scheme != "https" and not is_own:
+            raise ValueError(f"the file's address at {address.host[:255]!r} is not https")
+        return address
 
     async def call(self, access: ShopAccess, document: str, variables: Mapping[str, Any]) -> Answer:
         """Send one GraphQL document, once, and return its data.
@@ -156,13 +181,21 @@ class AdminClient:
             shop=shop,
         )
 
-    def _require_address(self, origin: str) -> None:
+    def _require_address(self, origin: str) -> httpx.URL:
         try:
             url = httpx.URL(self.url("shop.myshopify.com"))
         except httpx.InvalidURL:
             url = httpx.URL()
         if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment:
             raise ValueError(f"not the origin of an Admin API: {origin!r}; expected such as https://{{shop}}")
+        return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def _read_bounded(response: httpx.Response, *, shop: str) -> bytes:

@@ -19,6 +19,9 @@ Outcome = Literal["created", "updated", "unchanged"]
 ENSURE_COST_MAX = 40
 """Points to reserve for one `ensure_definition`: at worst three mutations of 10 and a query of a few
 objects."""
+READ_DEFINITION_COST = 5
+"""Points to reserve for one `read_definition`: an object for the definition, its type and its access, and two to
+spare."""
 CUSTOMER_ACCOUNT_ACCESS = "READ"
 """Shoppers may see their balance in customer accounts. READ_WRITE would let them set it."""
 OWNER_TYPE = "CUSTOMER"
@@ -116,6 +119,19 @@ class EnsuredDefinition:
     cost: Cost | None
 
 
+@dataclass(frozen=True, slots=True)
+class DefinitionState:
+    """The definition as it is found, beside the one wanted.
+
+    `matches` is True if it is there and as wanted; `differences` says in plain words what is not, one each: empty if
+    it matches, and if there is none.
+    """
+
+    present: bool
+    matches: bool
+    differences: tuple[str, ...]
+
+
 class DefinitionConflict(ShopifyError):
     """A definition of another type is in the way; only a person can decide what becomes of it.
 
@@ -182,6 +198,28 @@ async def ensure_definition(client: AdminClient, access: ShopAccess, spec: Defin
     return EnsuredDefinition(definition.id, "created", definition.pinned, pin_limit_reached, cost)
 
 
+async def read_definition(
+    client: AdminClient, access: ShopAccess, spec: DefinitionSpec
+) -> tuple[DefinitionState, Cost | None]:
+    """See whether the definition is there and as wanted, changing nothing, and what looking cost.
+
+    Name, description and pinning are not compared: they are the merchant's choice. Raises the failures of
+    `AdminClient.call`, and OutcomeUnknown when the answer does not say.
+    """
+    answer = await client.call(access, DEFINITION_QUERY, {"identifier": _identifier(spec)})
+    told = answer.data.get("metafieldDefinition", "nothing")
+    if told is None:
+        return DefinitionState(present=False, matches=False, differences=()), answer.cost
+    found = _definition(told)
+    if found is None:
+        raise OutcomeUnknown(
+            f"{access.domain}: Shopify's answer about the metafield definition {_name(spec)} cannot be read.",
+            cost=answer.cost,
+        )
+    differences = _differences(found, spec)
+    return DefinitionState(present=True, matches=not differences, differences=differences), answer.cost
+
+
 async def _fit_existing(
     client: AdminClient, access: ShopAccess, spec: DefinitionSpec, cost: Cost | None
 ) -> EnsuredDefinition:
@@ -203,7 +241,7 @@ async def _fit_existing(
             found_type=found.type,
             cost=cost,
         )
-    if _fits(found, spec):
+    if not _differences(found, spec):
         return EnsuredDefinition(found.id, "unchanged", found.pinned, pin_limit_reached=False, cost=cost)
     definition = _identifier(spec) | {"access": _access(spec)}
     answer = await client.call(access, DEFINITION_UPDATE_MUTATION, {"definition": definition})
@@ -234,8 +272,13 @@ def _access(spec: DefinitionSpec) -> dict[str, str]:
     return {"storefront": spec.storefront, "customerAccount": CUSTOMER_ACCOUNT_ACCESS}
 
 
-def _fits(found: _Definition, spec: DefinitionSpec) -> bool:
-    return found.storefront == spec.storefront and found.customer_account == CUSTOMER_ACCOUNT_ACCESS
+def _differences(found: _Definition, spec: DefinitionSpec) -> tuple[str, ...]:
+    compared = (
+        ("type", found.type, METAFIELD_TYPE),
+        ("storefront access", found.storefront, spec.storefront),
+        ("customer account access", found.customer_account, CUSTOMER_ACCOUNT_ACCESS),
+    )
+    return tuple(f"{what} is {is_now} instead of {wanted}" for what, is_now, wanted in compared if is_now != wanted)
 
 
 def _name(spec: DefinitionSpec) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _CUSTOMER_GID = re.compile(r"gid://shopify/Customer/([1-9][0-9]{0,18})", re.ASCII)
 """Up to 19 digits: legacy ids are unsigned 64-bit integers in the published schema, and ours a PostgreSQL
@@ -22,3 +23,11 @@ def customer_id_of(gid: str) -> int:
     if found is None:
         raise ValueError("not the id of a Shopify customer: expected gid://shopify/Customer/ and digits")
     return int(found[1])
+
+
+def read_customer_id(value: Any) -> int | None:
+    """Read a customer's gid out of an answer; None if it is anything else."""
+    try:
+        return customer_id_of(value) if isinstance(value, str) else None
+    except ValueError:
+        return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from metafield_sync.shopify.failures import OutcomeUnknown
-from metafield_sync.shopify.ids import customer_gid
+from metafield_sync.shopify.ids import customer_gid, read_customer_id
 from metafield_sync.shopify.shapes import items, mapping, text
 
 if TYPE_CHECKING:
@@ -25,15 +25,26 @@ CUSTOMER_WEIGHT_POINTS = 1
 """`metafieldsSet` costs its base and a weight for each distinct owner, since 2026-09-15; a customer weighs 1
 (https://shopify.dev/changelog, "Dynamic complexity cost for metafieldsSet")."""
 
-# `value` is selected so that "written" means what we sent, and not only that something was. Owner ids would
-# tell which is which, but they are objects of an interface, whose price in this mutation nobody has written
-# down, and the values of one call, taken together, say as much. `compareDigest` comes with the first feature
-# that reads it.
+_CONFLICT_CODES = frozenset({"STALE_OBJECT", "INVALID_COMPARE_DIGEST"})
+"""Recorded: the value has changed since it was read; a digest came for a metafield that is not there."""
+_NOT_ABOUT_IT = "its acknowledgement is not about what was sent"
+
+# `value` is selected so that "written" means what we sent, and not only that something was; `compareDigest` is
+# what the next write of the same customer will be compared with; the owner says whose it is, since the order of the
+# answer is not documented. What an owner, an object of an interface, adds to the price is not documented either: one
+# recorded call with one entry cost a point more with it (2026-04, before the weights), which the budget's margin
+# covers, and the devstore charges nothing for a mutation's payload.
 METAFIELDS_SET_MUTATION = """
 mutation MetafieldsSet($metafields: [MetafieldsSetInput!]!) {
   metafieldsSet(metafields: $metafields) {
     metafields {
       value
+      compareDigest
+      owner {
+        ... on Customer {
+          id
+        }
+      }
     }
     userErrors {
       field
@@ -55,13 +66,16 @@ class MetafieldSpec:
 
 @dataclass(frozen=True, slots=True)
 class MetafieldWrite:
-    """One customer's new value.
+    """One customer's new value, and what it may replace.
 
-    `customer_id` is Shopify's numeric id; `value` must be within ±9,007,199,254,740,991.
+    `customer_id` is Shopify's numeric id; `value` must be within ±9,007,199,254,740,991. `digest` is Shopify's
+    `compareDigest` of the value believed to be there, None for none: then the write goes through only if there is no
+    value yet. A write that is of the same value and type as what is there goes through whatever the digest.
     """
 
     customer_id: int
     value: int
+    digest: str | None
 
 
 class RefusalKind(StrEnum):
@@ -72,6 +86,8 @@ class RefusalKind(StrEnum):
     WRONG_TYPE = "wrong_type"
     """The metafield or its definition has another type; the definition has to be put right, not the
     customer."""
+    CONFLICT = "conflict"
+    """What is there is not what the digest says: somebody else wrote, or deleted it, or it was never as believed."""
     OTHER = "other"
     """See `code` and `message`."""
 
@@ -92,11 +108,37 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenMetafield:
+    """One acknowledged metafield: whose, its value now, its digest now; None is what the answer left out."""
+
+    customer_id: int | None
+    value: str | None
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetPayload:
+    """One `metafieldsSet` payload, judged by itself. Exactly one of the three is there.
+
+    `written` holds as many as were sent, in any order; `refused` says why nothing was written; `doubt` says, as part
+    of a sentence, why it cannot be known whether anything was.
+    """
+
+    written: tuple[WrittenMetafield, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    doubt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SetResult:
-    """What became of one call: all written (`refused` is empty), or nothing at all and `refused` says why."""
+    """What became of one call: all written (`refused` is empty), or nothing at all and `refused` says why.
+
+    `digests` holds the digest of each value written, by customer; one that the answer does not tell is missing.
+    """
 
     refused: tuple[Refusal, ...]
     cost: Cost | None
+    digests: dict[int, str] = field(default_factory=dict[int, str])
 
     @property
     def written(self) -> bool:
@@ -124,43 +166,83 @@ async def set_metafields(
     if len({write.customer_id for write in writes}) != len(writes):
         raise ValueError("one call writes each customer once")
     answer = await client.call(
-        access, METAFIELDS_SET_MUTATION, {"metafields": [_input(spec, write) for write in writes]}
+        access, METAFIELDS_SET_MUTATION, {"metafields": [metafield_input(spec, write) for write in writes]}
     )
-    payload = mapping(answer.data.get("metafieldsSet")) or {}
-    errors = items(payload.get("userErrors"))
-    metafields = items(payload.get("metafields")) or []
-    if errors:
-        refused = tuple(_refusal(error, count=len(writes)) for error in errors)
-        nameless = next((refusal for refusal in refused if refusal.index is None), None)
-        if not metafields and not (nameless and nameless.code == "INTERNAL_ERROR"):
-            return SetResult(refused=refused, cost=answer.cost)
-        # Either an atomic call that claims to have written beside its errors, or an internal error about no
-        # entry in particular: halving the batch would only ask the same of a Shopify that is failing.
-        raise _unknown(access, f"it answered {refused[0].code}: {refused[0].message}", answer.cost)
-    if errors is None or not _acknowledges(metafields, writes):
-        raise _unknown(access, "its acknowledgement is not about what was sent", answer.cost)
-    return SetResult(refused=(), cost=answer.cost)
+    payload = read_set_payload(answer.data.get("metafieldsSet"), count=len(writes))
+    if payload.refused:
+        return SetResult(refused=payload.refused, cost=answer.cost)
+    doubt = payload.doubt or (None if _acknowledges(payload.written, writes) else _NOT_ABOUT_IT)
+    if doubt is not None:
+        raise OutcomeUnknown(
+            f"{access.domain}: Shopify's answer to metafieldsSet cannot be trusted: {doubt}.",
+            cost=answer.cost,
+        )
+    return SetResult(refused=(), cost=answer.cost, digests=_digests(payload.written, writes))
 
 
-def _input(spec: MetafieldSpec, write: MetafieldWrite) -> dict[str, str]:
-    """One MetafieldsSetInput. The type is always named: it is required as long as there is no definition."""
+def metafield_input(spec: MetafieldSpec, write: MetafieldWrite) -> dict[str, str | None]:
+    """One MetafieldsSetInput, as JSON.
+
+    The type is always named: it is required as long as there is no definition. The digest is always there too, null
+    if there is none: a key left out would mean "do not compare", and null means "only if absent" (recorded answers
+    tell the two apart).
+    """
     return {
         "ownerId": customer_gid(write.customer_id),
         "namespace": spec.namespace,
         "key": spec.key,
         "type": METAFIELD_TYPE,
         "value": str(write.value),
+        "compareDigest": write.digest,
     }
 
 
-def _acknowledges(metafields: Sequence[Any], writes: Sequence[MetafieldWrite]) -> bool:
-    """Whether the answer is about what was sent: as many, and, where it tells them, the same values.
+def read_set_payload(payload: Any, *, count: int) -> SetPayload:
+    """Judge what `metafieldsSet` answered to `count` entries, in a call or on one line of a bulk operation's result.
+
+    Whether the values acknowledged are those sent is for the caller to see, who knows them.
+    """
+    known = mapping(payload) or {}
+    errors = items(known.get("userErrors"))
+    metafields = items(known.get("metafields")) or []
+    if errors:
+        refused = tuple(_refusal(error, count=count) for error in errors)
+        nameless = next((refusal for refusal in refused if refusal.index is None), None)
+        if not metafields and not (nameless and nameless.code == "INTERNAL_ERROR"):
+            return SetPayload(refused=refused)
+        # Either an atomic call that claims to have written beside its errors, or an internal error about no
+        # entry in particular: halving the batch would only ask the same of a Shopify that is failing.
+        return SetPayload(doubt=f"it answered {refused[0].code}: {refused[0].message}")
+    if errors is None or len(metafields) != count:
+        return SetPayload(doubt=_NOT_ABOUT_IT)
+    return SetPayload(written=tuple(_written(metafield) for metafield in metafields))
+
+
+def _written(metafield: Any) -> WrittenMetafield:
+    told = mapping(metafield) or {}
+    return WrittenMetafield(
+        customer_id=read_customer_id((mapping(told.get("owner")) or {}).get("id")),
+        value=text(told.get("value")),
+        digest=text(told.get("compareDigest")),
+    )
+
+
+def _acknowledges(written: Sequence[WrittenMetafield], writes: Sequence[MetafieldWrite]) -> bool:
+    """Whether the answer is about what was sent: where it tells the values, they are the same.
 
     Sorted, since the order of the acknowledgement is not documented.
     """
-    values = [text((mapping(metafield) or {}).get("value")) for metafield in metafields]
-    told = sorted(value for value in values if value is not None)
-    return len(values) == len(writes) and (not told or told == sorted(str(write.value) for write in writes))
+    told = sorted(one.value for one in written if one.value is not None)
+    return not told or told == sorted(str(write.value) for write in writes)
+
+
+def _digests(written: Sequence[WrittenMetafield], writes: Sequence[MetafieldWrite]) -> dict[int, str]:
+    sent = {write.customer_id for write in writes}
+    return {
+        one.customer_id: one.digest
+        for one in written
+        if one.customer_id is not None and one.customer_id in sent and one.digest is not None
+    }
 
 
 def _refusal(error: Any, *, count: int) -> Refusal:
@@ -193,13 +275,8 @@ def _kind(code: str | None, attribute: str | None) -> RefusalKind:
     # INVALID_VALUE alone is a bad value as often as a missing owner; the attribute tells them apart.
     if code == "INVALID_VALUE" and attribute == "ownerId":
         return RefusalKind.OWNER_GONE
+    if code in _CONFLICT_CODES:
+        return RefusalKind.CONFLICT
     if code == "INVALID_TYPE" or attribute == "type":
         return RefusalKind.WRONG_TYPE
     return RefusalKind.OTHER
-
-
-def _unknown(access: ShopAccess, what: str, cost: Cost | None) -> OutcomeUnknown:
-    return OutcomeUnknown(
-        f"{access.domain}: Shopify's answer to metafieldsSet cannot be trusted: {what}.",
-        cost=cost,
-    )

@@ -7,10 +7,15 @@ unexpected document can only ever become an error with a name, never an `Attribu
 from __future__ import annotations
 
 import math
+import re
+from datetime import UTC, datetime
 from typing import Any, cast
 
 TEXT_CHARS_MAX = 500
 """What is kept of a message written by the other side: enough to act on, too little to flood a log."""
+
+_WHOLE = re.compile(r"-?[0-9]{1,20}", re.ASCII)
+"""Twenty digits hold any unsigned 64-bit integer, and are far from what Python refuses to parse."""
 
 
 def mapping(value: Any) -> dict[str, Any] | None:
@@ -43,3 +48,40 @@ def text(value: Any) -> str | None:
     if not isinstance(value, str):
         return None
     return "".join(char if char.isprintable() else "?" for char in value[:TEXT_CHARS_MAX])
+
+
+def verbatim(value: Any, *, chars_max: int) -> str | None:
+    """`value`, untouched, if it is a string of at most `chars_max` characters that can be sent, else None.
+
+    For what is used and not shown: addresses, form fields, documents. Nothing of it belongs into a log.
+    """
+    if not isinstance(value, str) or len(value) > chars_max:
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # lone surrogates
+        return None
+    return value
+
+
+def whole(value: Any) -> int | None:
+    """`value` as an int if it is a whole JSON number or the text of one, else None.
+
+    Shopify sends its 64-bit integers (`UnsignedInt64`) as text.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        return int(value)
+    return None
+
+
+def moment(value: Any) -> datetime | None:
+    """`value` as a moment with its time zone if it is a date and time of ISO 8601 (UTC if it names none), else None."""
+    if not isinstance(value, str):
+        return None
+    try:
+        read = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)

@@ -6,11 +6,13 @@ import asyncio
 import os
 import socket
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
+from metafield_sync.errors import AppError
 from metafield_sync.shopify import (
     ENSURE_COST_MAX,
     METAFIELDS_SET_MAX,
@@ -21,7 +23,6 @@ from metafield_sync.shopify import (
     OutcomeUnknown,
     QueryRefused,
     ShopAccess,
-    ShopRefused,
     Throttled,
     Unreachable,
     ensure_definition,
@@ -29,38 +30,57 @@ from metafield_sync.shopify import (
 )
 from metafield_sync.shops import registry
 from metafield_sync.shops.vault import TokenUnreadable
-from metafield_sync.sync import rows
+from metafield_sync.sync.backfill.steps import advance
+from metafield_sync.sync.backfill.store import open_backfill
+from metafield_sync.sync.claims import claim_checks, claim_stale
 from metafield_sync.sync.lease import LeaseLost, shop_lease
-from metafield_sync.sync.missing import look_for_missing_customers
-from metafield_sync.sync.push import ShopStops, Turn, charged, push_batch
+from metafield_sync.sync.outcomes import adopt_calls_left_behind
+from metafield_sync.sync.push import push_batch
+from metafield_sync.sync.readback import CHECKS_MAX, look_for_missing_customers, read_back
+from metafield_sync.sync.turn import ShopStops, Turn, paid_call
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine, Sequence
     from uuid import UUID
 
     from metafield_sync.db.database import Database, ShopId
-    from metafield_sync.shopify import AdminClient, Cost, DefinitionSpec, EnsuredDefinition
+    from metafield_sync.shopify import AdminClient, DefinitionSpec, EnsuredDefinition
     from metafield_sync.shops.registry import Shop
     from metafield_sync.shops.vault import Vault
+    from metafield_sync.sync.backfill.store import Backfill
     from metafield_sync.sync.lease import Lease
 
 DRAIN_TURN_S = 10.0
 """After so long a drain gives the lease back, so that a busy shop starves nobody."""
-CALLS_IN_FLIGHT_MAX = 4
 BUDGET_NAP_S = 0.25
 """How long a wait for the budget goes on before the estimate is looked at again."""
+IDLE_BESIDE_BACKFILL_S = 0.1
+"""How soon a posting is noticed while a step of a backfill is under way and nothing else is due."""
 TROUBLE_CALLS_MAX = 3
 """So many calls in a row without an answer end the turn: the trouble is Shopify's, not a customer's."""
 
+BACKFILL_THRESHOLD = 5_000
+LEASE_POLL_S = 0.1
+"""How often a short turn looks whether the lease is free."""
+
 log = structlog.get_logger()
 
-End = Literal["idle", "turn_over", "served", "busy", "paused", "trouble"]
+End = Literal["idle", "turn_over", "served", "backfilling", "busy", "paused", "trouble"]
+
+
+class ShopPaused(AppError):
+    """Nothing is asked of Shopify for a shop that is paused; the detail says why, and what to do."""
+
+    code = "shop_paused"
+    status = 409
 
 
 @dataclass(frozen=True, slots=True)
 class DrainReport:
     """How a turn ended, and what it did.
 
-    `end`: `idle` nothing left that is due; `turn_over` time is up; `served` the customer waited for was tried;
+    `end`: `idle` nothing left that is due; `backfilling` the same, but a bulk operation is at work; `turn_over` time is
+    up; `served` the customer waited for was tried;
     `busy` another drain holds the lease; `paused` the shop is paused; `trouble` Shopify does not answer.
     `detail` explains the last two.
     """
@@ -80,13 +100,23 @@ class Mirror:
         client: Shopify's Admin API.
         vault: opens the shops' access tokens.
         definition: which metafield shows the balance, and who may read it.
+        backfill_threshold: stale customers of one shop from which they go by bulk operation.
     """
 
-    def __init__(self, db: Database, client: AdminClient, vault: Vault, definition: DefinitionSpec) -> None:
+    def __init__(
+        self,
+        db: Database,
+        client: AdminClient,
+        vault: Vault,
+        definition: DefinitionSpec,
+        *,
+        backfill_threshold: int = BACKFILL_THRESHOLD,
+    ) -> None:
         self.db = db
-        self._client = client
+        self.client = client
         self._vault = vault
-        self._definition = definition
+        self.definition = definition
+        self._backfill_threshold = backfill_threshold
         self._metafield = MetafieldSpec(definition.namespace, definition.key)
         self._budgets: dict[ShopId, Budget] = {}
         self._holder = f"{socket.gethostname()}:{os.getpid()}"
@@ -138,11 +168,17 @@ class Mirror:
             if waiting is not None:
                 return DrainReport("paused", detail=waiting)
             try:
-                turn = self._turn(shop, lease, serve, turn_s)
+                turn = await self._turn(shop, lease, serve, turn_s)
                 await self._ensure_definition(turn)
                 if look_for_missing:
                     await look_for_missing_customers(turn)
-                end = await _push_until_done(turn)
+                # Whoever waits for one customer is not kept by a backfill; the next turn sees to it.
+                backfill = None
+                if serve is None:
+                    backfill = await open_backfill(self.db, lease, threshold=self._backfill_threshold)
+                end = await _push_until_done(turn, backfill)
+                if end != "trouble":
+                    await turn.resume_shop()
             except ShopStops as stop:
                 await self._pause(shop, stop)
                 return DrainReport("paused", detail=stop.detail)
@@ -153,21 +189,49 @@ class Mirror:
                 return DrainReport("busy", detail=lost.detail)
             return DrainReport(end, turn.pushed, turn.refused, turn.calls, turn.detail)
 
+    @asynccontextmanager
+    async def short_turn(self, shop_id: ShopId) -> AsyncGenerator[Turn]:
+        """Hold the shop's lease for a call or two that are no pushes, waiting for a drain at work to end its turn.
+
+        Raises:
+            ShopPaused: staff paused the shop, or Shopify refuses it.
+        """
+        async with self._lease_in_time(shop_id) as lease:
+            async with self.db.unscoped() as conn:
+                shop = await registry.get_shop(conn, shop_id)
+            waiting = _why_not(shop, probe=True)
+            if waiting is not None:
+                raise ShopPaused(waiting)
+            try:
+                yield await self._turn(shop, lease, None, DRAIN_TURN_S)
+            except ShopStops as stop:
+                await self._pause(shop, stop)
+                raise ShopPaused(stop.detail) from stop
+
+    @asynccontextmanager
+    async def _lease_in_time(self, shop_id: ShopId) -> AsyncGenerator[Lease]:
+        while True:
+            async with shop_lease(self.db, shop_id, self._holder) as lease:
+                if lease is not None:
+                    yield lease
+                    return
+            await asyncio.sleep(LEASE_POLL_S)
+
     async def check_shop(self, domain: str, token: str) -> EnsuredDefinition:
         """Before a shop is added: does the token work, and is the metafield's definition as it should be?
 
         Raises:
             ShopifyError: Shopify refuses, cannot be reached, or has another definition in the way.
         """
-        return await ensure_definition(self._client, ShopAccess(domain, token), self._definition)
+        return await ensure_definition(self.client, ShopAccess(domain, token), self.definition)
 
     @property
     def definition_fingerprint(self) -> str:
         """What a shop's definition is ensured to be; another one means ensuring it again."""
-        wanted = self._definition
+        wanted = self.definition
         return f"{wanted.namespace}.{wanted.key} {wanted.storefront}"
 
-    def _turn(self, shop: Shop, lease: Lease, serve: UUID | None, turn_s: float) -> Turn:
+    async def _turn(self, shop: Shop, lease: Lease, serve: UUID | None, turn_s: float) -> Turn:
         if shop.access_token is None:
             raise ShopStops(
                 "no_access_token",
@@ -176,9 +240,11 @@ class Mirror:
             )
         # A token we cannot read is this process's trouble, not the shop's: others may hold the right key.
         access = ShopAccess(shop.domain, self._vault.open(shop.access_token))
+        if left_behind := await adopt_calls_left_behind(self.db, lease):
+            log.warning("calls were left behind; read back", shop=shop.domain, customers=left_behind)
         return Turn(
             db=self.db,
-            client=self._client,
+            client=self.client,
             metafield=self._metafield,
             shop=shop,
             access=access,
@@ -189,27 +255,15 @@ class Mirror:
         )
 
     async def _ensure_definition(self, turn: Turn) -> None:
-        if turn.shop.definition_ensured == self.definition_fingerprint:
+        # A shop that Shopify refused is asked this first: if it answers, the shop goes on.
+        if turn.shop.definition_ensured == self.definition_fingerprint and turn.shop.status == "active":
             return
-        reservation = await turn.budget.acquire(ENSURE_COST_MAX)
-        turn.lease.require_time()
-        cost: Cost | None = None
-        spent = rows.Spent()
         try:
-            ensured = await ensure_definition(self._client, turn.access, self._definition)
-            cost = ensured.cost
+            async with paid_call(turn, ENSURE_COST_MAX) as call:
+                ensured = await ensure_definition(self.client, turn.access, self.definition)
+                call.cost = ensured.cost
         except (DefinitionConflict, DefinitionRefused, QueryRefused) as error:
-            cost = error.cost
             raise ShopStops(error.code, error.detail) from error
-        except ShopRefused as error:
-            raise ShopStops(error.reason, error.detail) from error
-        except Throttled as error:
-            turn.budget.throttled(error.cost, error.retry_after_s, reservation=reservation)
-            spent = rows.Spent(throttled=1)
-            raise
-        finally:
-            turn.budget.settle(reservation, cost)
-            await rows.record_spent(self.db, turn.shop.id, spent, charged(cost, 0.0), turn.budget.snapshot())
         async with self.db.unscoped() as conn:
             await registry.remember_definition(conn, turn.shop.id, self.definition_fingerprint)
         log.info("definition ensured", shop=turn.shop.domain, outcome=ensured.outcome, pinned=ensured.pinned)
@@ -220,31 +274,56 @@ class Mirror:
         log.error("shop paused", shop=shop.domain, reason=stop.code, detail=stop.detail)
 
 
-async def _push_until_done(turn: Turn) -> End:
+async def _push_until_done(turn: Turn, backfill: Backfill | None) -> End:
+    """Push until nothing is due or the turn is over, and for as long as a step of a backfill takes beside it."""
     calls: set[asyncio.Task[None]] = set()
+    step: asyncio.Task[None] | None = None
+    if backfill is not None:
+        turn.collecting_since = backfill.started_at if backfill.collected_at is None else None
+        step = asyncio.create_task(advance(turn, backfill)) if backfill.is_due else None
     end: End | None = None
     try:
         while end is None:
             end = await _push_next(turn, calls)
+            if end is not None and step is not None:
+                end = await _go_on_beside(turn, step, end)
     finally:
+        if step is not None:
+            step.cancel()
         # Calls that have left are waited for whatever happens: their answers say what Shopify holds.
-        ended = await asyncio.gather(*calls, return_exceptions=True)
+        ended = await asyncio.gather(*calls, *([step] if step else []), return_exceptions=True)
     for result in ended:
-        if isinstance(result, BaseException):
+        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
             raise result
     if turn.troubles >= TROUBLE_CALLS_MAX:
         return "trouble"
-    return "served" if turn.served else end
+    if turn.served:
+        return "served"
+    return "backfilling" if backfill is not None and end == "idle" else end
+
+
+async def _go_on_beside(turn: Turn, step: asyncio.Task[None], end: End) -> End | None:
+    """None while the step of the backfill is under way: the shop is ours, and postings go on being pushed meanwhile."""
+    if step.done():
+        # What it has collected, or released, may have to be pushed yet: that is for the next turn.
+        await step
+        return end
+    if turn.troubles >= TROUBLE_CALLS_MAX:
+        return end
+    turn.deadline = max(turn.deadline, time.monotonic() + 1)
+    if end == "idle":
+        await asyncio.wait({step}, timeout=IDLE_BESIDE_BACKFILL_S)
+    return None
 
 
 async def _push_next(turn: Turn, calls: set[asyncio.Task[None]]) -> End | None:
-    """Send one more batch if there is one; None while the turn goes on."""
+    """Send the next calls if there are any to send; None while the turn goes on."""
     for task in [task for task in calls if task.done()]:
         calls.discard(task)
         task.result()
     if turn.served or turn.troubles >= TROUBLE_CALLS_MAX or time.monotonic() >= turn.deadline:
         return "turn_over"
-    if len(calls) >= CALLS_IN_FLIGHT_MAX:
+    if len(calls) >= turn.window:
         await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         return None
     # First the budget for a full call, then the claim: while the bucket is low, batches fill by themselves, and the
@@ -253,11 +332,17 @@ async def _push_next(turn: Turn, calls: set[asyncio.Task[None]]) -> End | None:
     if wait_s > 0:
         await asyncio.sleep(min(wait_s, BUDGET_NAP_S))
         return None
-    async with turn.db.shop(turn.shop.id) as conn:
-        claims = await rows.claim_stale(conn, turn.shop.id, limit=METAFIELDS_SET_MAX, besides=turn.in_flight)
-    if claims:
-        turn.in_flight.update(claim.customer_id for claim in claims)
-        calls.add(asyncio.create_task(_push_claimed(turn, claims)))
+    async with turn.claiming:
+        async with turn.db.shop(turn.shop.id) as conn:
+            checks = await claim_checks(conn, turn.shop.id, limit=CHECKS_MAX, besides=turn.in_flight)
+            batch = await claim_stale(
+                conn, turn.lease, limit=METAFIELDS_SET_MAX, besides=turn.in_flight, since=turn.collecting_since
+            )
+        if checks:
+            calls.add(_begin(turn, [check.customer_id for check in checks], read_back(turn, checks)))
+        if batch:
+            calls.add(_begin(turn, [claim.customer_id for claim in batch.claims], push_batch(turn, batch)))
+    if checks or batch:
         return None
     if calls:
         await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
@@ -265,11 +350,17 @@ async def _push_next(turn: Turn, calls: set[asyncio.Task[None]]) -> End | None:
     return "idle"
 
 
-async def _push_claimed(turn: Turn, claims: list[rows.Claim]) -> None:
-    try:
-        await push_batch(turn, claims)
-    finally:
-        turn.in_flight.difference_update(claim.customer_id for claim in claims)
+def _begin(turn: Turn, customers: Sequence[UUID], call: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
+    """Make a call in a task of its own. No other call names these customers until it has ended."""
+    turn.in_flight.update(customers)
+
+    async def run() -> None:
+        try:
+            await call
+        finally:
+            turn.in_flight.difference_update(customers)
+
+    return asyncio.create_task(run())
 
 
 def _why_not(shop: Shop, *, probe: bool) -> str | None:

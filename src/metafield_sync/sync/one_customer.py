@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 WAIT_POLL_S = 0.05
 """How often it is looked whether the drain that holds the lease has come to this customer."""
+WAIT_AGAIN_S = 0.25
+"""The same while nobody drains: the customer met with trouble and is read back, or written again, in a moment."""
 
 NOT_IN_TIME = "Shopify has not answered in time. The push goes on; ask again in a moment."
 
@@ -72,7 +74,7 @@ async def sync_customer(mirror: Mirror, shop_id: ShopId, customer_id: UUID, *, w
             return await _outcome(mirror, shop_id, customer_id, wish, report.detail)
         if time.monotonic() >= deadline:
             return await _outcome(mirror, shop_id, customer_id, wish, NOT_IN_TIME)
-        await asyncio.sleep(WAIT_POLL_S)
+        await asyncio.sleep(WAIT_POLL_S if report.end == "busy" else WAIT_AGAIN_S)
 
 
 async def _ask(mirror: Mirror, shop_id: ShopId, customer_id: UUID) -> _Wish:
@@ -91,6 +93,7 @@ set
   wanted_version = wanted_version + 1,
   stale_since = coalesce(stale_since, clock_timestamp()),
   due_at = '-infinity',
+  check_at = case when in_doubt then clock_timestamp() else check_at end,
   status = 'live',
   dismissed_at = null
 where shop_id = %(shop)s and customer_id = %(customer)s

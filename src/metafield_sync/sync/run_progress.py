@@ -34,6 +34,7 @@ with batch as materialized (
     and (%(after)s::uuid is null or m.customer_id > %(after)s)
     and m.failing_since is not null
     and m.status = 'live'
+    and m.due_at < 'infinity'
     and (m.attempted_at is null or m.attempted_at < r.started_at)
   order by m.customer_id
   limit %(limit)s
@@ -41,7 +42,7 @@ with batch as materialized (
 ),
 made as (
   update mirror_states m
-  set due_at = clock_timestamp()
+  set due_at = clock_timestamp(), check_at = case when m.in_doubt then clock_timestamp() else m.check_at end
   from batch b
   where m.shop_id = %(shop)s and m.customer_id = b.customer_id
 )
@@ -100,6 +101,7 @@ with left_over as materialized (
     and m.status = 'live'
     and (m.attempted_at is null or m.attempted_at < r.started_at)
     and m.due_at > clock_timestamp()
+    and m.due_at < 'infinity'
   order by m.customer_id
   for no key update of m
 ),

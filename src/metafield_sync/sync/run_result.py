@@ -33,10 +33,9 @@ async def result_document(
         run_id: which.
         stopped_because: why the run ended before it had tried everybody; the error of those it did not come to.
     """
+    figures = await run_figures(conn, shop_id, run_id)
     async with conn.cursor(row_factory=dict_row) as cur:
-        await cur.execute(RUN_FIGURES, {"shop": shop_id, "run": run_id})
-        figures = await cur.fetchone()
-        assert figures is not None, "the run exists"  # noqa: S101 - it is being closed
+        await cur.execute(NOTE_FAILURES, {"shop": shop_id, "run": run_id, "otherwise": stopped_because})
         await cur.execute(
             RUN_FAILURES,
             {"shop": shop_id, "run": run_id, "limit": RESULT_ROWS_MAX, "otherwise": stopped_because},
@@ -69,6 +68,15 @@ async def result_document(
     if figures["errors"] > RESULT_ROWS_MAX:
         document["failuresUrl"] = FAILURES_URL
     return document
+
+
+async def run_figures(conn: AsyncConnection, shop_id: ShopId, run_id: UUID) -> dict[str, Any]:
+    """What every kind of run counts: customers, errors, corrections, pushes, points, milliseconds."""
+    async with conn.cursor(row_factory=dict_row) as cur:
+        await cur.execute(RUN_FIGURES, {"shop": shop_id, "run": run_id})
+        figures = await cur.fetchone()
+    assert figures is not None, "the run exists"  # noqa: S101 - it is being closed
+    return figures
 
 
 async def _verified(conn: AsyncConnection, shop_id: ShopId, run_id: UUID, figures: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +163,28 @@ where
   and (m.stale_since <= r.started_at or m.failing_since is not null)
 order by c.id
 limit %(limit)s
+"""
+
+# On record for as long as the run is, beside what it pushed.
+NOTE_FAILURES = """
+insert into sync_run_changes (shop_id, run_id, customer_id, change, before, after, reason)
+select
+  m.shop_id, r.id, m.customer_id, 'failed', m.pushed_balance::text, c.current_balance::text,
+  case
+    when s.status = 'paused' then coalesce(s.paused_detail, m.error, %(otherwise)s, 'Not pushed yet.')
+    else coalesce(m.error, %(otherwise)s, 'Not pushed yet.')
+  end
+from mirror_states m
+join customers c on c.shop_id = m.shop_id and c.id = m.customer_id
+join shops s on s.id = m.shop_id
+join sync_runs r on r.shop_id = m.shop_id and r.id = %(run)s
+where
+  m.shop_id = %(shop)s
+  and m.stale_since is not null
+  and m.dismissed_at is null
+  and (m.stale_since <= r.started_at or m.failing_since is not null)
+on conflict (shop_id, run_id, customer_id, change)
+do update set before = excluded.before, after = excluded.after, reason = excluded.reason
 """
 
 CORRECTIONS = """
