@@ -8,7 +8,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## List what one can do here
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  ARGS="…" is passed on, as in: make demo ARGS=--check · make test ARGS="-k ledger"'
 
 # Two locks, both with hashes: what runs, and what runs plus what checks it. pip refuses anything else.
@@ -43,6 +43,10 @@ test: check ## Everything that must hold: the checks, then the tests
 .PHONY: bench
 bench: $(VENV)/dev ## Measure side by side; see docs/benchmarks.md
 	$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-sync
+bench-sync: $(VENV)/dev ## Measure syncing on a devstore with 100 ms latency (some minutes)
+	$(BIN)/python -m benchmarks sync $(ARGS)
 
 .PHONY: fmt
 fmt: $(VENV)/dev ## Put the code in its usual form

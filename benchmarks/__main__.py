@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m benchmarks [posting] [verification] [--seconds N] [--rounds N]`."""
+"""Run the benchmarks: `python -m benchmarks [posting] [verification] [sync] [backfill] …`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,32 @@ from typing import Literal
 
 import cyclopts
 
-from benchmarks import posting, verification
+from benchmarks import backfill, posting, sync, verification
 from metafield_sync.db.embedded import EmbeddedPostgres
 from metafield_sync.db.migrate import migrate
 
 app = cyclopts.App(name="benchmarks", help="What the guarantees cost, measured side by side in one run.")
 
-Which = Literal["posting", "verification"]
+Which = Literal["posting", "verification", "sync", "backfill"]
 
 
 @app.default
-def main(*which: Which, seconds: int = 5, rounds: int = 3) -> None:
+def main(
+    *which: Which,
+    seconds: int = 5,
+    rounds: int = 3,
+    sync_seconds: int = 30,
+    customers: int = 100_000,
+    hurry: bool = False,
+) -> None:
     """Measure on an embedded PostgreSQL of its own, with fsync on, and print a table each.
 
     Args:
-        which: what to measure; everything if nothing is named.
+        which: what to measure; the database's part if nothing is named. `sync` and `backfill` take some minutes.
         seconds: how long each measurement of postings runs.
+        sync_seconds: how long a push goes on at the restore rate, once the bucket is empty.
+        customers: how many are backfilled with the worker killed at each step.
+        hurry: leave out waiting for the leases of killed workers, which is most of the time that takes.
         rounds: how often each is repeated, in turn with the others; medians are printed.
     """
     print(f"Machine: {platform.machine()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB, {platform.system()}")
@@ -38,6 +48,10 @@ def main(*which: Which, seconds: int = 5, rounds: int = 3) -> None:
                 posting.measure(url, seconds=seconds, rounds=rounds)
             if not which or "verification" in which:
                 verification.measure(url, rounds=rounds)
+            if "sync" in which:
+                sync.measure(url, seconds=sync_seconds)
+            if "backfill" in which:
+                backfill.measure(url, customers=customers, hurry=hurry)
         finally:
             server.stop()
 

@@ -107,6 +107,20 @@ class Budget:
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
 
+    def inherit(self, *, available: float, maximum: float, restore_rate: float, age_s: float) -> None:
+        """Take over what another process knew of the bucket `age_s` ago, because it has spent from it since we did.
+
+        Whatever was believed here is given up, but for what is in flight. ValueError unless size and rate are positive.
+        """
+        _require_positive(maximum)
+        _require_positive(restore_rate)
+        self._accrue()
+        self._maximum, self._rate = maximum, restore_rate
+        restored = max(0.0, age_s) * restore_rate
+        self._level = min(available + restored, maximum) - self._in_flight_points()
+        self._known = True
+        self._changed.set()
+
     async def acquire(self, points: float) -> Reservation:
         """Wait until a call of that cost may leave, then debit it. First come, first served.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metafield_sync.db.database import Database, ShopId
-    from metafield_sync.shopify import BudgetSnapshot
+    from metafield_sync.shopify import Budget, BudgetSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +56,24 @@ set
   budget_restore_rate = coalesce(%(rate)s, budget_restore_rate),
   budget_seen_at = clock_timestamp()
 where shop_id = %(shop)s
+"""
+
+
+async def inherit_budget(db: Database, shop_id: ShopId, budget: Budget, *, unrecorded_points: int) -> None:
+    """Begin with the shop's budget as whoever called last left it, if anybody did."""
+    async with db.shop(shop_id) as conn, conn.cursor() as cur:
+        await cur.execute(LAST_BUDGET, {"shop": shop_id})
+        row = await cur.fetchone()
+    if row is None:
+        return
+    available, maximum, restore_rate, age_s = row
+    budget.inherit(available=available - unrecorded_points, maximum=maximum, restore_rate=restore_rate, age_s=age_s)
+
+
+LAST_BUDGET = """
+select
+  budget_available, budget_maximum, budget_restore_rate,
+  extract(epoch from clock_timestamp() - budget_seen_at)::double precision
+from shop_activity
+where shop_id = %(shop)s and budget_maximum > 0 and budget_restore_rate > 0
 """

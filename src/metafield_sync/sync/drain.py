@@ -30,6 +30,7 @@ from metafield_sync.shopify import (
 )
 from metafield_sync.shops import registry
 from metafield_sync.shops.vault import TokenUnreadable
+from metafield_sync.sync.activity import inherit_budget
 from metafield_sync.sync.backfill.steps import advance
 from metafield_sync.sync.backfill.store import open_backfill
 from metafield_sync.sync.claims import claim_checks, claim_stale
@@ -119,6 +120,7 @@ class Mirror:
         self._backfill_threshold = backfill_threshold
         self._metafield = MetafieldSpec(definition.namespace, definition.key)
         self._budgets: dict[ShopId, Budget] = {}
+        self._tokens: dict[ShopId, int] = {}
         self._holder = f"{socket.gethostname()}:{os.getpid()}"
         self._begun: set[asyncio.Task[DrainReport]] = set()
 
@@ -242,6 +244,12 @@ class Mirror:
         access = ShopAccess(shop.domain, self._vault.open(shop.access_token))
         if left_behind := await adopt_calls_left_behind(self.db, lease):
             log.warning("calls were left behind; read back", shop=shop.domain, customers=left_behind)
+        budget = self._budgets.setdefault(shop.id, Budget())
+        if self._tokens.get(shop.id) != lease.token - 1:
+            # Somebody else had the lease since we did, and spent from the shop's budget. What a killed process had sent
+            # last, it did not get round to recording.
+            await inherit_budget(self.db, shop.id, budget, unrecorded_points=left_behind and set_cost(left_behind))
+        self._tokens[shop.id] = lease.token
         return Turn(
             db=self.db,
             client=self.client,
@@ -249,7 +257,7 @@ class Mirror:
             shop=shop,
             access=access,
             lease=lease,
-            budget=self._budgets.setdefault(shop.id, Budget()),
+            budget=budget,
             deadline=time.monotonic() + turn_s,
             serve=serve,
         )

@@ -82,12 +82,15 @@ select customer_id from batch order by customer_id desc limit 1
 """
 
 
-async def note_progress(db: Database, shop_id: ShopId, run_id: UUID) -> int:
-    """How many customers a run at work has still to try; they are made due, and it is noted that the run is alive."""
+async def note_progress(db: Database, shop_id: ShopId, run_id: UUID) -> tuple[int, bool]:
+    """How many customers a run at work has still to try, and whether a backfill is under way that may hold some.
+
+    They are made due, and it is noted that the run is alive.
+    """
     async with db.shop(shop_id) as conn, conn.cursor() as cur:
         await cur.execute(RUN_PROGRESS, {"shop": shop_id, "run": run_id})
         row = await cur.fetchone()
-    return 0 if row is None else row[0]
+    return (0, False) if row is None else row
 
 
 RUN_PROGRESS = """
@@ -128,7 +131,7 @@ set
   heartbeat_at = clock_timestamp()
 from counted
 where r.shop_id = %(shop)s and r.id = %(run)s and r.status = 'running'
-returning counted.n
+returning counted.n, exists (select from backfills b where b.shop_id = %(shop)s and b.finished_at is null)
 """
 
 

@@ -30,6 +30,7 @@ from metafield_sync.shopify import (
     read_queried_customer,
     run_bulk_query,
 )
+from metafield_sync.shops import registry
 from metafield_sync.sync.readback import read_shown
 from metafield_sync.sync.reconcile.drift import COMPARED_MAX, note_gone, note_shown, reading_begins
 from metafield_sync.sync.turn import paid_call
@@ -50,6 +51,7 @@ T = TypeVar("T")
 BY_NODES_MAX = 500
 """Up to so many customers are read by `nodes`, at two points each; more by one bulk query, at some 20 points."""
 NODES_MAX = 250
+DEFINITION_RIGHT, DEFINITION_MISSING = "as_it_should_be", "missing"
 TRIES_MAX = 5
 TRY_AGAIN_FIRST_S = 2.0
 POLL_FIRST_S = 0.5
@@ -66,8 +68,27 @@ class ReconcileFailed(AppError):
     status = 502
 
 
-async def find_definition(mirror: Mirror, shop_id: ShopId) -> DefinitionState:
-    """How the metafield's definition stands in the shop."""
+async def reconcile(mirror: Mirror, shop_id: ShopId, run_id: UUID, *, repair: bool) -> str:
+    """Note every drift with the run; with `repair`, make due whoever drifted, and have the definition put right.
+
+    Returns:
+        How the metafield's definition stands: `as_it_should_be`, `missing`, or in words what differs.
+
+    Raises:
+        ReconcileFailed: Shopify did not answer, after several tries.
+        ShopPaused: nothing is asked of Shopify for this shop.
+    """
+    definition = await _find_definition(mirror, shop_id)
+    if repair and not definition.matches:
+        async with mirror.db.unscoped() as conn:
+            await registry.remember_definition(conn, shop_id, None)
+    await _compare_all(mirror, shop_id, run_id, repair=repair)
+    if definition.matches:
+        return DEFINITION_RIGHT
+    return "; ".join(definition.differences) if definition.present else DEFINITION_MISSING
+
+
+async def _find_definition(mirror: Mirror, shop_id: ShopId) -> DefinitionState:
 
     async def ask(turn: Turn) -> DefinitionState:
         async with paid_call(turn, READ_DEFINITION_COST) as call:
@@ -77,12 +98,8 @@ async def find_definition(mirror: Mirror, shop_id: ShopId) -> DefinitionState:
     return await _ask(mirror, shop_id, ask)
 
 
-async def compare_all(mirror: Mirror, shop_id: ShopId, run_id: UUID, *, repair: bool) -> None:
-    """Read every customer back, in bounded memory, and note every drift with the run.
-
-    Raises:
-        ReconcileFailed: Shopify did not answer, after several tries.
-    """
+async def _compare_all(mirror: Mirror, shop_id: ShopId, run_id: UUID, *, repair: bool) -> None:
+    """Read every customer back, in bounded memory, and note every drift with the run."""
     async with mirror.db.shop(shop_id) as conn, conn.cursor() as cur:
         await cur.execute(COUNT_UP_TO, {"shop": shop_id, "limit": BY_NODES_MAX + 1})
         row = await cur.fetchone()
