@@ -25,8 +25,18 @@ manager::
         ...
 
 A shop's API is ``POST {origin}/{domain}/admin/api/{version}/graphql.json``. Without the domain in the path
-the Host header names the shop, and failing that the access token does. Bulk operations, staged uploads, OAuth,
-webhooks and merges are not here.
+the Host header names the shop, and failing that the access token does. OAuth, webhooks and merges are not here.
+
+Bulk operations run in the background, one line or page after another, while calls are answered. Files are uploaded
+to ``{origin}/_uploads/`` (a form, or a PUT) and results downloaded from ``{origin}/_bulk/…``, which in reality is
+Google's storage: signed addresses, XML errors, and whoever sends an access token there is refused with 400 and
+logged as ``TokenLeaked``. A mutation's lines are executed in an order drawn from a seed, and their results written
+in that order. A query exports one connection and what is nested in it. Operations and files are forgotten when the
+server stops, also with a state file; their numbers are not given again. In a program, `Shop.bulk` has
+them (see `Bulk`)::
+
+    bulk = store.shop("demo.myshopify.com").bulk
+    bulk.settings.paused = True  # see BulkSettings; bulk.operations, bulk.fail(…), await bulk.settle()
 
 The control API arranges the world and looks at it. Bodies and answers are JSON; a call without sense gets
 400 and ``{"error"}``. Under ``/_devstore``:
@@ -47,10 +57,18 @@ PUT /shops/D/metafields      ``customerId, namespace, key, value, type?``: a for
 DELETE /shops/D/metafields   ``customerId, namespace, key``
 GET /shops/D/definitions     the definitions for customers, or for ``?ownerType=``
 DELETE /shops/D/definitions  ``namespace, key, ownerType?``; the values stay
+GET /shops/D/bulk            its bulk operations, oldest first, see `BulkOperation`: ``number, id, status, type, url,
+                             stagedUploadPath, lines, executed, dropped, …``
+PATCH /shops/D/bulk          how they behave, see `BulkSettings`: ``startDelayMs, linesPerS, seed, paused,
+                             dropLineRate, canceledResult, uploadBytesMax``; answers with all of them
+GET /shops/D/bulk/N/owners   every ownerId in the file of operation number N
+POST /shops/D/bulk/N/fail    end it: ``status?`` (FAILED, EXPIRED, CANCELED), ``errorCode?``; what it came to is at
+                             its partialDataUrl. EXPIRED on one that has ended takes its result away
 PUT /latency                 ``ms``, or ``minMs, maxMs, seed?``
 POST /faults                 a rule, see `Fault`, in camelCase: ``answer`` (status, drop, throttled, garbage,
                              normal), ``apply`` (never, first, later), ``status, retryAfter, laterMs, holdMs,
-                             operation, shop, skip, times, rate, seed``; once unless told otherwise
+                             operation, shop, skip, times, rate, seed``; once unless told otherwise. ``operation``
+                             may also be ``upload`` or ``download``
 GET /faults                  the rules in force and how often each struck
 DELETE /faults[/ID]          remove all, or one
 GET /late                    calls still to be executed after their client went
@@ -62,6 +80,7 @@ GET /stats                   counters by operation, and how many calls were in f
 """
 
 from devstore.budget import Plan
+from devstore.bulk import Bulk, BulkOperation, BulkSettings, BulkStatus, BulkType, CanceledResult
 from devstore.calls import CallEntry
 from devstore.clock import Clock, ManualClock
 from devstore.faults import Fault, FaultAnswer, FaultApply, Latency
@@ -70,7 +89,13 @@ from devstore.shops import Shop, ShopSpec, ShopState
 
 __all__ = [
     "DEMO_SHOP",
+    "Bulk",
+    "BulkOperation",
+    "BulkSettings",
+    "BulkStatus",
+    "BulkType",
     "CallEntry",
+    "CanceledResult",
     "Clock",
     "DevStore",
     "Fault",

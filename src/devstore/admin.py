@@ -4,30 +4,20 @@ The order is Shopify's: read, parse and validate the document, check the variabl
 more than one query may, refuse what the bucket does not hold, execute, refund what was not used.
 """
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
-from graphql import (
-    ExecutionResult,
-    Executor,
-    GraphQLError,
-    GraphQLSchema,
-)
+from graphql import Executor, GraphQLSchema
 
 from devstore.budget import QUERY_COST_MAX
 from devstore.costs import Pricing
 from devstore.documents import DocumentCache, Operation, Prepared
+from devstore.execution import Json, build_executor, execute, read_json
 from devstore.schema import load_schema
 from devstore.shops import Shop
 from devstore.variables import variable_errors
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _RATE_LIMITS_PAGE = "https://shopify.dev/api/usage/rate-limits"
-
-Json = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +72,7 @@ class AdminApi:
     def read(self, body: bytes, *, cost_debug: bool = False) -> Call | Answer:
         """Read a request's JSON body; an `Answer` says what is wrong with it (HTTP 400)."""
         try:
-            read = cast("object", json.loads(body))
-            if b"\\u" in body:
-                # Half a surrogate pair is no text: it could be neither stored nor sent back.
-                json.dumps(read, ensure_ascii=False).encode()
+            read = read_json(body)
         except (ValueError, RecursionError):
             return Answer({"errors": "Bad Request"}, status=400)
         request = cast("Json", read) if isinstance(read, dict) else {}
@@ -107,23 +94,14 @@ class AdminApi:
         problems = list(variable_errors(self._schema, operation, call.variables))
         if problems:
             return Answer({"errors": problems})
-        # graphql-core leaves parts of this signature without type arguments; what comes back is pinned below.
-        build = cast("Callable[..., Executor[Shop] | list[GraphQLError]]", Executor.build)  # pyright: ignore[reportUnknownMemberType]
-        executor = build(
-            self._schema,
-            document,
-            context_value=shop,
-            raw_variable_values=call.variables,
-            operation_name=operation.name,
-            is_awaitable=_never,
-        )
+        executor = build_executor(self._schema, call.prepared, operation, call.variables, shop)
         if isinstance(executor, list):
             return Answer({"errors": [error.formatted for error in executor]})
         pricing = Pricing(self._schema, call.prepared, operation, executor.variable_values.coerced)
         return _execute(shop, call, executor, pricing)
 
 
-def _execute(shop: Shop, call: Call, executor: Executor[Shop], pricing: Pricing) -> Answer:
+def _execute(shop: Shop, call: Call, executor: Executor[Any], pricing: Pricing) -> Answer:
     requested, owners = pricing.requested(), tuple(pricing.owners())
     if requested > QUERY_COST_MAX:
         body = {"errors": [_too_dear(requested)], "extensions": _cost(shop, requested, None)}
@@ -132,19 +110,14 @@ def _execute(shop: Shop, call: Call, executor: Executor[Shop], pricing: Pricing)
         body = {"errors": [THROTTLED_ERROR], "extensions": _cost(shop, requested, None)}
         return Answer(body, requested=requested, throttled=True, owners=owners)
     fields = [field.as_json() for field in pricing.fields] if call.cost_debug else None
-    result = cast("ExecutionResult", executor.execute_operation())
-    actual = min(requested, pricing.actual(result.data) if result.data is not None else 0)
+    data, errors = execute(executor)
+    actual = min(requested, pricing.actual(data) if data is not None else 0)
     shop.budget.give_back(requested - actual)
-    body: Json = {"data": result.data}
-    if result.errors:
-        body["errors"] = [_execution_error(error) for error in result.errors]
+    body: Json = {"data": data}
+    if errors:
+        body["errors"] = errors
     body["extensions"] = _cost(shop, requested, actual, fields)
     return Answer(body, requested=requested, actual=actual, owners=owners)
-
-
-def _never(_value: object) -> bool:
-    # No resolver here is asynchronous; asking each value would cost a third of the execution.
-    return False
 
 
 def _cost(shop: Shop, requested: int, actual: int | None, fields: list[Json] | None = None) -> Json:
@@ -167,10 +140,3 @@ def _too_dear(requested: int) -> Json:
         "documentation": _RATE_LIMITS_PAGE,
     }
     return {"message": message, "extensions": extensions}
-
-
-def _execution_error(error: GraphQLError) -> Json:
-    formatted: Json = dict(error.formatted)
-    if error.original_error is not None and not isinstance(error.original_error, GraphQLError):
-        formatted["extensions"] = {"code": "INTERNAL_SERVER_ERROR"}
-    return formatted

@@ -3,18 +3,20 @@
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
 
 CALLS_KEPT_MAX = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class CallEntry:
-    """One call to the Admin API, written when it ended.
+    """One call to the Admin API, or to the storage beside it, written when it ended.
 
     Attributes:
         number: 1 for the first, in the order calls arrived.
         shop: its domain, None if no shop could be told.
-        operation: its top-level fields, comma-separated; empty if nothing could be read.
+        operation: its top-level fields, comma-separated; empty if nothing could be read. `upload` and `download`
+            are files on their way to and from the storage.
         operation_name: the name its document gives it.
         version: the API version that was asked for.
         wall_s: when it arrived, seconds since 1970.
@@ -24,7 +26,7 @@ class CallEntry:
         requested: points it asked for.
         actual: points it cost; None if it was not executed before it was answered.
         throttled: refused for an empty bucket, or told so by a fault.
-        errors: codes of its top-level errors.
+        errors: codes of its top-level errors; of the storage's refusal, `TokenLeaked` if it was sent an access token.
         owners: owner ids its metafieldsSet named.
         fault: number of the fault that decided it.
         late_of: number of the call whose late execution this is.
@@ -96,7 +98,7 @@ class CallLog:
         stats = self.stats.setdefault(entry.operation, OperationStats())
         stats.calls += 1
         stats.throttled += entry.throttled
-        stats.failed += entry.status != 200 or bool(entry.errors)  # noqa: PLR2004  # HTTP's OK
+        stats.failed += not HTTPStatus.OK <= entry.status < HTTPStatus.MULTIPLE_CHOICES or bool(entry.errors)
         stats.requested_points += entry.requested or 0
         stats.actual_points += entry.actual or 0
         stats.owners += len(entry.owners)

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from devstore.budget import Plan
+from devstore.bulk import AlreadyEndedError, BulkOperation, BulkSettings, BulkStatus, CanceledResult
 from devstore.calls import camel
 from devstore.faults import Fault, FaultAnswer, FaultApply, Latency
 from devstore.gids import Gid, parse_gid
@@ -25,6 +26,8 @@ _PREFIX = "/_devstore"
 _E = TypeVar("_E", bound=StrEnum)
 Json = dict[str, object]
 _Handler = Callable[[Request], Awaitable[Response]]
+_FAILURES = (BulkStatus.FAILED, BulkStatus.EXPIRED, BulkStatus.CANCELED)
+_ERROR_CODES = (None, "ACCESS_DENIED", "INTERNAL_SERVER_ERROR", "TIMEOUT")
 
 
 class BadRequestError(Exception):
@@ -51,7 +54,11 @@ class Control:
         body = await _body(request)
         plan = _enum(Plan, body.get("plan"))
         spec = ShopSpec(_text(body, "domain"), _text(body, "token"), plan, _number(body, "customers", 0))
-        shop = open_shop(self.storage, spec, self.world.clock)
+        shop = open_shop(self.storage, spec, self.world.clock, self.world.depot)
+        known = self.world.shops.get(spec.domain)
+        if known is not None:
+            # Its operations go on.
+            shop.bulk = known.bulk
         self.world.shops[spec.domain] = shop
         return _json(_shop_json(shop), HTTPStatus.CREATED)
 
@@ -123,6 +130,35 @@ class Control:
         """Delete a definition and keep its values."""
         return _json({"deleted": self._shop(request).definitions.delete(_slot(await _body(request)))})
 
+    async def bulk(self, request: Request) -> Response:
+        """List a shop's bulk operations."""
+        return _json([_operation_json(one) for one in self._shop(request).bulk.operations])
+
+    async def set_bulk(self, request: Request) -> Response:
+        """Change how a shop's bulk operations behave, and show it."""
+        shop, body = self._shop(request), await _body(request)
+        shop.bulk.settings.change(_bulk_settings(body))
+        return _json(_camel_keys(asdict(shop.bulk.settings)))
+
+    async def bulk_owners(self, request: Request) -> Response:
+        """List the owners a bulk mutation's file names."""
+        return _json(sorted(self._operation(request).owners()))
+
+    async def fail_bulk(self, request: Request) -> Response:
+        """End a bulk operation as if something had gone wrong."""
+        operation, body = self._operation(request), await _body(request)
+        status = _enum(BulkStatus, body.get("status")) or BulkStatus.FAILED
+        if status not in _FAILURES:
+            raise BadRequestError(f"an operation is ended as {', '.join(_FAILURES)}, not as {status}")
+        code = cast("str | None", body.get("errorCode"))
+        if code not in _ERROR_CODES:
+            raise BadRequestError(f"errorCode is null or one of {', '.join(filter(None, _ERROR_CODES))}, not {code!r}")
+        try:
+            self._shop(request).bulk.fail(operation, status, code)
+        except AlreadyEndedError as error:
+            raise BadRequestError(f"{operation.gid} is {error} already") from error
+        return _json(_operation_json(operation))
+
     async def set_latency(self, request: Request) -> Response:
         """Set how long answers take."""
         body = await _body(request)
@@ -178,6 +214,13 @@ class Control:
         operations = {name: stats.as_json() for name, stats in calls.stats.items()}
         return _json({"inFlight": calls.in_flight, "inFlightMax": calls.in_flight_max, "operations": operations})
 
+    def _operation(self, request: Request) -> BulkOperation:
+        number = cast("int", request.path_params["number"])
+        operation = self._shop(request).bulk.find(number)
+        if operation is None:
+            raise BadRequestError(f"there is no bulk operation {number}")
+        return operation
+
     def _shop(self, request: Request) -> Shop:
         domain = cast("str", request.path_params["domain"])
         shop = self.world.shops.get(domain)
@@ -205,6 +248,10 @@ def control_routes(world: World, storage: Storage) -> list[Route]:
         ("DELETE", f"{shop}/metafields", control.delete_metafield),
         ("GET", f"{shop}/definitions", control.definitions),
         ("DELETE", f"{shop}/definitions", control.delete_definition),
+        ("GET", f"{shop}/bulk", control.bulk),
+        ("PATCH", f"{shop}/bulk", control.set_bulk),
+        ("GET", f"{shop}/bulk/{{number:int}}/owners", control.bulk_owners),
+        ("POST", f"{shop}/bulk/{{number:int}}/fail", control.fail_bulk),
         ("PUT", "/latency", control.set_latency),
         ("GET", "/faults", control.faults),
         ("POST", "/faults", control.add_fault),
@@ -307,6 +354,54 @@ def _fault(body: Json) -> Fault:
         if name in given:
             given[name] = _number(given, name)
     return Fault(**given)  # pyright: ignore[reportArgumentType]  # names are checked above, numbers and enums coerced
+
+
+def _bulk_settings(body: Json) -> Json:
+    known = {camel(name): name for name in BulkSettings.__dataclass_fields__}
+    unknown = body.keys() - known.keys()
+    if unknown:
+        raise BadRequestError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+    given = {known[name]: value for name, value in body.items()}
+    for name in ("start_delay_ms", "lines_per_s", "drop_line_rate"):
+        value = given.get(name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        if name in given and not is_number and not (name == "lines_per_s" and value is None):
+            raise BadRequestError(f"{camel(name)} must be a number that is not negative, not {value!r}")
+    for name in ("seed", "upload_bytes_max"):
+        if name in given:
+            given[name] = _number(given, name)
+    if not isinstance(given.get("paused", False), bool):
+        raise BadRequestError("paused must be true or false")
+    if "canceled_result" in given:
+        given["canceled_result"] = _enum(CanceledResult, given["canceled_result"]) or CanceledResult.NONE
+    return given
+
+
+def _operation_json(one: BulkOperation) -> Json:
+    return {
+        "number": one.number,
+        "id": str(one.gid),
+        "ordinal": one.ordinal,
+        "type": one.type,
+        "status": one.status,
+        "errorCode": one.error_code,
+        "createdS": one.created_s,
+        "completedS": one.completed_s,
+        "startedS": one.started_s,
+        "endedS": one.ended_s,
+        "objectCount": one.objects,
+        "rootObjectCount": one.roots,
+        "fileSize": one.file_size,
+        "url": one.url,
+        "partialDataUrl": one.partial_data_url,
+        "query": one.query,
+        "stagedUploadPath": one.staged_upload_path,
+        "clientIdentifier": one.client_identifier,
+        "lines": one.lines,
+        "executed": one.executed,
+        "dropped": one.dropped,
+        "trouble": one.trouble,
+    }
 
 
 def _shop_json(shop: Shop) -> Json:

@@ -3,7 +3,8 @@
 Scalars and enums 0, objects 1, an abstract type its most expensive branch, a connection its `first` or `last`
 times one item, `nodes(ids:)` one item for each id, a mutation 10. `metafieldsSet` is 10 and the weight of
 each distinct owner; each alias pays for itself. What a mutation's payload shows is free, as recorded
-(`bulkOperationRunMutation` with its `bulkOperation` selected cost 10), unless it is a connection.
+(`bulkOperationRunMutation` with its `bulkOperation` selected cost 10), unless it is a connection; but
+`stagedUploadsCreate` is 11 with its `stagedTargets` selected, be it one or two, and 10 without (recorded).
 
 Recorded answers show that Shopify prices large connections below this linear rule; how exactly is not
 published.
@@ -11,6 +12,7 @@ published.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import cast
 
 from graphql import (
@@ -152,7 +154,7 @@ class Pricing:
             return 0
         sets = [one.selection_set for _, one in selected if one.selection_set is not None]
         if self.operation.is_mutation and len(path) == 1:
-            own = self._mutation(node)
+            own = self._mutation(node, sets)
             children = self._selection(sets, kind, value, 0, path)
         elif kind.name.endswith(_CONNECTION):
             own = unit
@@ -203,7 +205,11 @@ class Pricing:
         # Nobody can look at the items of a page that selects only pageInfo, but it is fetched all the same.
         return max(dearest, size)
 
-    def _mutation(self, node: FieldNode) -> int:
+    def _mutation(self, node: FieldNode, sets: Sequence[SelectionSetNode]) -> int:
+        if node.name.value == "stagedUploadsCreate":
+            payload = cast("GraphQLCompositeType", self.schema.type_map["StagedUploadsCreatePayload"])
+            shown = [one.name.value for _, one in chain(*self._collect(sets, payload, every_branch=True).values())]
+            return MUTATION_BASE_POINTS + (OBJECT_POINTS if "stagedTargets" in shown else 0)
         if node.name.value != "metafieldsSet":
             return MUTATION_BASE_POINTS
         owners = (parse_gid(owner) for owner in self._owners_of(node))

@@ -69,11 +69,11 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class UserError:
-    """One entry of a payload's `userErrors`. `element_index` is null in everything recorded."""
+    """One entry of a payload's `userErrors`. `element_index` is null in everything recorded; some have no code."""
 
     field: tuple[str, ...] | None
     message: str
-    code: str
+    code: str | None = None
     element_index: int | None = None
 
 

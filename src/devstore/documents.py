@@ -74,7 +74,7 @@ class DocumentCache:
         if known is not None:
             self._known.move_to_end(text)
             return known
-        prepared = _prepare(self._schema, text)
+        prepared = prepare(self._schema, text)
         if len(text) > DOCUMENT_KEPT_CHARS_MAX:
             return prepared
         self._known[text] = prepared
@@ -83,7 +83,8 @@ class DocumentCache:
         return prepared
 
 
-def _prepare(schema: GraphQLSchema, text: str) -> Prepared:
+def prepare(schema: GraphQLSchema, text: str) -> Prepared:
+    """Parse and validate `text`; faults are in `Prepared.errors`."""
     try:
         document = parse(text, max_tokens=DOCUMENT_TOKENS_MAX)
     except GraphQLError as error:

@@ -28,6 +28,9 @@ class FaultApply(StrEnum):
 class Fault:
     """A rule for calls that go wrong.
 
+    Uploads and downloads may go wrong too. For them `throttled` is status 429 and `later` is never; an upload that
+    is not executed is not kept, whatever its answer says; a download that is dropped breaks off halfway.
+
     Attributes:
         answer: what the client gets.
         apply: whether and when the call is executed; a throttled one never is.
@@ -35,7 +38,7 @@ class Fault:
         retry_after: value of a Retry-After header, sent as it is.
         later_ms: how long after the answer the call is executed, for apply `later`.
         hold_ms: how long the answer is held back, beyond the latency.
-        operation: only calls with this top-level field (`metafieldsSet`); None is any.
+        operation: only calls with this top-level field (`metafieldsSet`), or `upload` or `download`; None is any.
         shop: only calls to this domain; None is any.
         skip: so many matching calls pass unharmed first.
         times: so many matching calls go wrong, then the rule is spent; None is without end.

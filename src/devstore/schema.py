@@ -1,7 +1,7 @@
 """The executable schema: `schema.graphql` and a resolver for every field that is more than an attribute."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -10,17 +10,18 @@ from graphql import (
     GraphQLError,
     GraphQLInterfaceType,
     GraphQLObjectType,
-    GraphQLResolveInfo,
     GraphQLScalarType,
     GraphQLSchema,
     build_schema,
 )
 
+from devstore.arguments import Info, Input, read_gid, read_gid_of, read_page
+from devstore.bulk_schema import BULK_RESOLVERS, find_operation
 from devstore.customers import COUNT_DEFAULT_MAX, CustomerDetails
 from devstore.definitions import Definition, Outcome, slot_of
-from devstore.gids import Gid, parse_gid
+from devstore.gids import Gid
 from devstore.metafields import OWNER_TYPES, Slot
-from devstore.pages import PageRequest, cut, cut_list, search_ids
+from devstore.pages import cut, cut_list, search_ids
 from devstore.set_metafields import InvalidIdError
 from devstore.shops import Shop
 from devstore.values import resolve_namespace
@@ -36,9 +37,6 @@ from devstore.views import (
 SDL_PATH = Path(__file__).with_name("schema.graphql")
 
 _UPPER = re.compile(r"(?<!^)(?=[A-Z])")
-_Input = Mapping[str, object]
-# The context of every execution is the shop that is called.
-_Info = GraphQLResolveInfo[Shop]
 
 
 @cache
@@ -58,20 +56,14 @@ def load_schema() -> GraphQLSchema:
     return schema
 
 
-def invalid_gid(text: str) -> GraphQLError:
-    """The error for something that is no global id, written into the document itself."""
-    extensions = {"code": "argumentLiteralsIncompatible", "typeName": "CoercionError"}
-    return GraphQLError(f"Invalid global id '{text}'", extensions=extensions)
-
-
 def _snake(name: str) -> str:
     return _UPPER.sub("_", name).lower()
 
 
-def _attribute(name: str) -> Callable[[object, _Info], object]:
+def _attribute(name: str) -> Callable[[object, Info], object]:
     attribute = _snake(name)
 
-    def resolve(source: object, _info: _Info) -> object:
+    def resolve(source: object, _info: Info) -> object:
         if isinstance(source, dict):
             return cast("dict[str, object]", source).get(name)
         return cast("object", getattr(source, attribute))
@@ -87,41 +79,27 @@ def _as_text(value: object) -> str:
     return str(value)
 
 
-def _gid(text: str) -> Gid:
-    gid = parse_gid(text)
-    if gid is None:
-        raise invalid_gid(text)
-    return gid
-
-
-def _gid_of(text: str, kind: str) -> Gid:
-    gid = _gid(text)
-    if gid.kind != kind:
-        raise GraphQLError(f"Invalid id: {text}", extensions={"code": "RESOURCE_NOT_FOUND"})
-    return gid
-
-
 # ---------------------------------------------------------------------------------------------------- queries
 
 
-def _query_shop(_root: object, info: _Info) -> ShopView:
+def _query_shop(_root: object, info: Info) -> ShopView:
     return ShopView(info.context)
 
 
-def _query_installation(_root: object, _info: _Info) -> AppInstallationView:
+def _query_installation(_root: object, _info: Info) -> AppInstallationView:
     return AppInstallationView()
 
 
-def _query_customer(_root: object, info: _Info, id: str) -> CustomerView | None:  # noqa: A002  # the schema's name
-    return cast("CustomerView | None", _node(info.context, _gid_of(id, "Customer")))
+def _query_customer(_root: object, info: Info, id: str) -> CustomerView | None:  # noqa: A002  # the schema's name
+    return cast("CustomerView | None", _node(info.context, read_gid_of(id, "Customer")))
 
 
-def _query_node(_root: object, info: _Info, id: str) -> object:  # noqa: A002  # the schema's name
-    return _node(info.context, _gid(id))
+def _query_node(_root: object, info: Info, id: str) -> object:  # noqa: A002  # the schema's name
+    return _node(info.context, read_gid(id))
 
 
-def _query_nodes(_root: object, info: _Info, ids: Sequence[str]) -> list[object]:
-    gids = [_gid(text) for text in ids]
+def _query_nodes(_root: object, info: Info, ids: Sequence[str]) -> list[object]:
+    gids = [read_gid(text) for text in ids]
     return [_node(info.context, gid) for gid in gids]
 
 
@@ -137,14 +115,16 @@ def _node(shop: Shop, gid: Gid) -> object:
     if gid.kind == "MetafieldDefinition":
         definition = shop.definitions.find(gid.number)
         return DefinitionView(shop, definition) if definition else None
+    if gid.kind == "BulkOperation":
+        return find_operation(shop, gid.number)
     installation = AppInstallationView()
     return installation if str(gid) == installation.id else None
 
 
-def _query_customers(_root: object, info: _Info, *, query: str | None = None, **page: object) -> dict[str, object]:
+def _query_customers(_root: object, info: Info, *, query: str | None = None, **page: object) -> dict[str, object]:
     shop = info.context
     found = cut(
-        _page_request(page),
+        read_page(page),
         search_ids(query),
         lambda span, limit, backwards: shop.customers.page(span, limit, backwards=backwards),
     )
@@ -153,7 +133,7 @@ def _query_customers(_root: object, info: _Info, *, query: str | None = None, **
 
 def _query_customers_count(
     _root: object,
-    info: _Info,
+    info: Info,
     *,
     limit: int | None = COUNT_DEFAULT_MAX,
     query: str | None = None,
@@ -166,17 +146,17 @@ def _query_customers_count(
 
 def _query_definition(
     _root: object,
-    info: _Info,
+    info: Info,
     *,
     id: str | None = None,  # noqa: A002  # the schema's name
-    identifier: _Input | None = None,
+    identifier: Input | None = None,
 ) -> DefinitionView | None:
     return _definition_view(info, _find_definition(info, id, identifier))
 
 
 def _query_definitions(
     _root: object,
-    info: _Info,
+    info: Info,
     *,
     owner_type: str,
     namespace: str | None = None,
@@ -193,11 +173,11 @@ def _query_definitions(
         and (key is None or one.slot.key == key)
         and (pinned_status == "ANY" or (one.pinned_position is not None) == (pinned_status == "PINNED"))
     }
-    found = cut_list(_page_request(page), list(by_number))
+    found = cut_list(read_page(page), list(by_number))
     return found.as_connection([DefinitionView(shop, by_number[number]) for number in found.numbers])
 
 
-def _owner_metafield(owner: OwnerView, info: _Info, key: str, namespace: str | None = None) -> MetafieldView | None:
+def _owner_metafield(owner: OwnerView, info: Info, key: str, namespace: str | None = None) -> MetafieldView | None:
     shop = info.context
     stored = shop.metafields.get(owner.slot(namespace, key), owner.number)
     return MetafieldView(shop, stored) if stored else None
@@ -205,7 +185,7 @@ def _owner_metafield(owner: OwnerView, info: _Info, key: str, namespace: str | N
 
 def _owner_metafields(
     owner: OwnerView,
-    info: _Info,
+    info: Info,
     *,
     namespace: str | None = None,
     keys: Sequence[str] | None = None,
@@ -221,35 +201,25 @@ def _owner_metafields(
         if (wanted is None or one.slot.namespace == wanted)
         and (full is None or f"{one.slot.namespace}.{one.slot.key}" in full)
     }
-    found = cut_list(_page_request(page), list(by_number))
+    found = cut_list(read_page(page), list(by_number))
     return found.as_connection([MetafieldView(shop, by_number[number]) for number in found.numbers])
 
 
-def _page_request(page: Mapping[str, object]) -> PageRequest:
-    return PageRequest(
-        first=cast("int | None", page.get("first")),
-        last=cast("int | None", page.get("last")),
-        after=cast("str | None", page.get("after")),
-        before=cast("str | None", page.get("before")),
-        reverse=bool(page.get("reverse")),
-    )
-
-
-def _find_definition(info: _Info, gid: str | None, identifier: _Input | None) -> Definition | None:
+def _find_definition(info: Info, gid: str | None, identifier: Input | None) -> Definition | None:
     definitions = info.context.definitions
     if identifier is not None:
         return definitions.get(slot_of(identifier))
-    return None if gid is None else definitions.find(_gid_of(gid, "MetafieldDefinition").number)
+    return None if gid is None else definitions.find(read_gid_of(gid, "MetafieldDefinition").number)
 
 
-def _definition_view(info: _Info, definition: Definition | None) -> DefinitionView | None:
+def _definition_view(info: Info, definition: Definition | None) -> DefinitionView | None:
     return DefinitionView(info.context, definition) if definition else None
 
 
 # -------------------------------------------------------------------------------------------------- mutations
 
 
-def _metafields_set(_root: object, info: _Info, metafields: Sequence[_Input]) -> dict[str, object]:
+def _metafields_set(_root: object, info: Info, metafields: Sequence[Input]) -> dict[str, object]:
     shop = info.context
     try:
         result = shop.setter.run(metafields, shop, shop.now_s())
@@ -259,32 +229,32 @@ def _metafields_set(_root: object, info: _Info, metafields: Sequence[_Input]) ->
     return {"metafields": shown, "userErrors": result.errors}
 
 
-def _metafields_delete(_root: object, info: _Info, metafields: Sequence[_Input]) -> dict[str, object]:
+def _metafields_delete(_root: object, info: Info, metafields: Sequence[Input]) -> dict[str, object]:
     shop = info.context
-    deleted: list[_Input | None] = []
+    deleted: list[Input | None] = []
     with shop.storage.transaction():
         for one in metafields:
-            owner = _gid(cast("str", one["ownerId"]))
+            owner = read_gid(cast("str", one["ownerId"]))
             owner_type = OWNER_TYPES.get(owner.kind, "")
             slot = Slot(owner_type, resolve_namespace(cast("str", one["namespace"])), cast("str", one["key"]))
             deleted.append(one if shop.metafields.delete(slot, owner.number) else None)
     return {"deletedMetafields": deleted, "userErrors": ()}
 
 
-def _definition_create(_root: object, info: _Info, definition: _Input) -> dict[str, object]:
+def _definition_create(_root: object, info: Info, definition: Input) -> dict[str, object]:
     return _outcome(info, "createdDefinition", info.context.definitions.create(definition))
 
 
-def _definition_update(_root: object, info: _Info, definition: _Input) -> dict[str, object]:
+def _definition_update(_root: object, info: Info, definition: Input) -> dict[str, object]:
     return _outcome(info, "updatedDefinition", info.context.definitions.update(definition))
 
 
 def _definition_pin(
     _root: object,
-    info: _Info,
+    info: Info,
     *,
     definition_id: str | None = None,
-    identifier: _Input | None = None,
+    identifier: Input | None = None,
 ) -> dict[str, object]:
     found = _find_definition(info, definition_id, identifier)
     return _outcome(info, "pinnedDefinition", info.context.definitions.pin(found))
@@ -292,20 +262,20 @@ def _definition_pin(
 
 def _definition_unpin(
     _root: object,
-    info: _Info,
+    info: Info,
     *,
     definition_id: str | None = None,
-    identifier: _Input | None = None,
+    identifier: Input | None = None,
 ) -> dict[str, object]:
     found = _find_definition(info, definition_id, identifier)
     return _outcome(info, "unpinnedDefinition", info.context.definitions.unpin(found))
 
 
-def _outcome(info: _Info, name: str, outcome: Outcome) -> dict[str, object]:
+def _outcome(info: Info, name: str, outcome: Outcome) -> dict[str, object]:
     return {name: _definition_view(info, outcome.definition), "userErrors": outcome.errors}
 
 
-def _customer_create(_root: object, info: _Info, input: _Input) -> dict[str, object]:  # noqa: A002  # the schema's name
+def _customer_create(_root: object, info: Info, input: Input) -> dict[str, object]:  # noqa: A002  # the schema's name
     shop = info.context
     details = CustomerDetails(
         email=cast("str | None", input.get("email")),
@@ -320,9 +290,9 @@ def _customer_create(_root: object, info: _Info, input: _Input) -> dict[str, obj
     return {"customer": CustomerView(shop, shop.customers.create(details, shop.now_s())), "userErrors": ()}
 
 
-def _customer_delete(_root: object, info: _Info, input: _Input) -> dict[str, object]:  # noqa: A002  # the schema's name
+def _customer_delete(_root: object, info: Info, input: Input) -> dict[str, object]:  # noqa: A002  # the schema's name
     shop = info.context
-    gid = _gid_of(cast("str", input["id"]), "Customer")
+    gid = read_gid_of(cast("str", input["id"]), "Customer")
     payload: dict[str, object] = {"shop": ShopView(shop), "deletedCustomerId": None, "userErrors": ()}
     if shop.delete_customer(gid.number):
         return payload | {"deletedCustomerId": str(gid)}
@@ -330,6 +300,7 @@ def _customer_delete(_root: object, info: _Info, input: _Input) -> dict[str, obj
 
 
 _RESOLVERS: dict[str, Callable[..., object]] = {
+    **BULK_RESOLVERS,
     "QueryRoot.currentAppInstallation": _query_installation,
     "QueryRoot.customer": _query_customer,
     "QueryRoot.customers": _query_customers,

@@ -6,9 +6,11 @@ from enum import StrEnum
 from typing import cast
 
 from devstore.budget import Budget, Plan
+from devstore.bulk import Bulk
 from devstore.clock import Clock
 from devstore.customers import CustomerBook, IdRange
 from devstore.definitions import DefinitionBook
+from devstore.depot import Depot
 from devstore.gids import Gid
 from devstore.metafields import MetafieldBook, Slot
 from devstore.set_metafields import MetafieldSetter
@@ -56,7 +58,14 @@ class ShopSpec:
 class Shop:
     """A shop and everything in it. Built by `open_shop`; used from the server's loop only."""
 
-    def __init__(self, storage: Storage, domain: str, row: tuple[int, str | None, str, str, int], clock: Clock) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        domain: str,
+        row: tuple[int, str | None, str, str, int],
+        clock: Clock,
+        depot: Depot,
+    ) -> None:
         self.storage = storage
         self.domain = domain
         self.number, self.token, plan, state, self.created_s = row
@@ -67,6 +76,7 @@ class Shop:
         self.metafields = MetafieldBook(storage, self.number)
         self.definitions = DefinitionBook(storage, self.number, self.metafields)
         self.setter = MetafieldSetter(storage, self.metafields, self.definitions)
+        self.bulk = Bulk(domain, clock, depot)
 
     @property
     def gid(self) -> Gid:
@@ -119,14 +129,14 @@ class Shop:
         self.storage.db.execute(_CHANGE, (token, plan.value, state.value, self.number))
 
 
-def open_shop(storage: Storage, spec: ShopSpec, clock: Clock) -> Shop:
-    """Find a shop in storage or create it, and apply what `spec` says about it."""
+def open_shop(storage: Storage, spec: ShopSpec, clock: Clock, depot: Depot) -> Shop:
+    """Find a shop in storage or create it, and apply what `spec` says about it. `depot` keeps its files."""
     row = storage.db.execute(_FIND, (spec.domain,)).fetchone()
     if row is None:
         values = (spec.domain, spec.token, spec.plan or Plan.STANDARD, ShopState.ACTIVE, int(clock.wall()))
         storage.db.execute(_ADD, values).fetchone()
         row = storage.db.execute(_FIND, (spec.domain,)).fetchone()
-    shop = Shop(storage, spec.domain, cast("tuple[int, str | None, str, str, int]", row), clock)
+    shop = Shop(storage, spec.domain, cast("tuple[int, str | None, str, str, int]", row), clock, depot)
     plan = spec.plan or shop.budget.plan
     if (spec.token or shop.token, plan) != (shop.token, shop.budget.plan):
         shop.change(token=spec.token or shop.token, plan=plan, state=shop.state)

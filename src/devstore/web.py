@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from devstore.admin import THROTTLED_ERROR, AdminApi, Answer, Call
 from devstore.calls import CallEntry, CallLog
 from devstore.clock import Clock
+from devstore.depot import Depot
 from devstore.faults import Fault, FaultAnswer, FaultApply, FaultBook, Latency
 from devstore.shops import Shop, ShopState
 
@@ -23,6 +24,8 @@ SUPPORTED_VERSIONS = ("2026-01", "2026-04", "2026-07", "2026-10")
 # metafieldsSet takes 10 MB; a general limit of the API is not known.
 BODY_BYTES_MAX = 10 * 1024 * 1024
 ABORT = "devstore.abort"
+HANG_UP = "devstore.hang-up"
+GARBAGE = "<html><body>Something went wrong"
 
 _VERSION = re.compile(r"[0-9]{4}-[0-9]{2}\Z")
 _WRONG_TOKEN = "[API] Invalid API key or access token (unrecognized login or wrong password)"  # noqa: S105  # a message
@@ -62,6 +65,7 @@ class World:
 
     shops: dict[str, Shop]
     clock: Clock
+    depot: Depot
     api: AdminApi = field(default_factory=AdminApi)
     calls: CallLog = field(default_factory=CallLog)
     faults: FaultBook = field(default_factory=FaultBook)
@@ -82,6 +86,11 @@ class World:
             if one.timer is not None:
                 one.timer.cancel()
         self.late.clear()
+
+    async def stop(self) -> None:
+        """Stop what runs in the background, before the shops are closed."""
+        for shop in self.shops.values():
+            await shop.bulk.close()
 
     def apply_late(self) -> int:
         """Execute every late call now, oldest first; how many there were."""
@@ -209,7 +218,7 @@ def _faulty_response(fault: Fault, answer: Answer | None) -> tuple[Response, int
     if fault.answer is FaultAnswer.DROP:
         return DroppedConnection(), 0
     if fault.answer is FaultAnswer.GARBAGE:
-        return Response("<html><body>Something went wrong", headers=headers, media_type="text/html"), 200
+        return Response(GARBAGE, headers=headers, media_type="text/html"), 200
     if fault.answer is FaultAnswer.STATUS:
         known = fault.status in set(HTTPStatus)
         phrase = HTTPStatus(fault.status).phrase if known else "Shopify knows this status alone"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from devstore_support import DOMAIN, TOKEN, Bench, Remote, make_bench
+from devstore_support import DOMAIN, TOKEN, Bench, BulkClient, Remote, make_bench
 
 from devstore import DevStore, ManualClock, ShopSpec
 from devstore.admin import AdminApi
@@ -46,3 +46,8 @@ async def remote(store: DevStore) -> AsyncIterator[Remote]:
     # A bare context: loading the machine's certificates takes longer than a test here, and nothing is https.
     async with httpx.AsyncClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) as http:
         yield Remote(http, store.origin)
+
+
+@pytest.fixture
+def bulk(remote: Remote, store: DevStore) -> BulkClient:
+    return BulkClient(remote, store)

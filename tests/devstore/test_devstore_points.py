@@ -31,6 +31,19 @@ def test_metafields_set_costs_10_and_one_for_each_distinct_customer(bench: Bench
 
 
 @pytest.mark.parametrize(
+    "shown",
+    [
+        "userErrors { code }",
+        "metafields { value compareDigest owner { ... on Customer { id } } } userErrors { field message code }",
+        'metafields { owner { metafield(namespace: "abc", key: "def") { definition { access { admin } } } } }',
+    ],
+)
+def test_what_metafields_set_shows_costs_nothing(bench: Bench, shown: str) -> None:
+    query = f"mutation($m:[MetafieldsSetInput!]!) {{ metafieldsSet(metafields: $m) {{ {shown} }} }}"
+    assert cost(bench, query, {"m": [entry(number) for number in range(1, 26)]}) == (35, 35)
+
+
+@pytest.mark.parametrize(
     ("kind", "weight"),
     [("Order", 10), ("Product", 4), ("ProductVariant", 2), ("Collection", 1), ("Shop", 1), ("Page", 0)],
 )

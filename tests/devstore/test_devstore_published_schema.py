@@ -19,6 +19,7 @@ from graphql import (
     is_required_argument,
     is_required_input_field,
     parse,
+    print_ast,
     validate,
 )
 
@@ -38,6 +39,11 @@ def _typed(one: Input) -> str:
     return str(cast("object", one.type))
 
 
+def _default(one: Input) -> str | None:
+    # graphql-core keeps it as it was written; `default_value` is not set from a schema's text.
+    return print_ast(one.default.literal) if one.default and one.default.literal else None
+
+
 def _named(schema: GraphQLSchema) -> Iterator[GraphQLNamedType]:
     return (kind for kind in schema.type_map.values() if not kind.name.startswith("__"))
 
@@ -55,8 +61,8 @@ def _input_differences(
         here, there = _typed(mine), _typed(other)
         if here != there:
             yield f"{where}({name}) is {here}, published {there}"
-        if mine.default_value != other.default_value:
-            yield f"{where}({name}) defaults to {mine.default_value!r}, published {other.default_value!r}"
+        if _default(mine) != _default(other):
+            yield f"{where}({name}) defaults to {_default(mine)}, published {_default(other)}"
     for name, other in theirs.items():
         required = is_required_argument(other) if isinstance(other, GraphQLArgument) else is_required_input_field(other)
         if required and name not in ours:
@@ -121,6 +127,13 @@ def test_the_sdl_is_a_subset_of_the_published_schema(version: str, published_sch
             "CustomerDeleteInput(id) is required and missing here",
         ),
         ("type Invented { id: ID! }", "Invented is GraphQLObjectType, published NoneType"),
+        (
+            (
+                "type BulkOperation { id: ID! } enum BulkOperationType { MUTATION QUERY } "
+                "type Mutation { bulkOperationRunQuery(query: String!, groupObjects: Boolean! = true): ID }"
+            ),
+            "Mutation.bulkOperationRunQuery(groupObjects) defaults to true, published false",
+        ),
         ("type Shop { metafield(key: String): ID }", "Shop.metafield(key) is String, published String!"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from devstore_support import DEFINE, DOMAIN, SET, TOKEN, definition, entry
+from devstore_support import DEFINE, DOMAIN, SET, TOKEN, a_depot, definition, entry
 
 from devstore import Plan, ShopSpec, ShopState
 from devstore.__main__ import main
@@ -112,11 +112,11 @@ def test_a_start_that_cannot_be_ends_with_one_line_and_2(
 def test_a_shops_state_token_and_plan_are_kept(tmp_path: Path) -> None:
     clock = ManualClock().clock
     storage = Storage(tmp_path / "state.db")
-    shop = open_shop(storage, ShopSpec(DOMAIN, TOKEN), clock)
+    shop = open_shop(storage, ShopSpec(DOMAIN, TOKEN), clock, a_depot())
     shop.change(token=None, plan=Plan.ADVANCED, state=ShopState.FROZEN)
     storage.close()
     storage = Storage(tmp_path / "state.db")
-    again = open_shop(storage, ShopSpec(DOMAIN), clock)
+    again = open_shop(storage, ShopSpec(DOMAIN), clock, a_depot())
     assert (again.token, again.budget.plan, again.state) == (None, Plan.ADVANCED, ShopState.FROZEN)
     assert stored_domains(storage) == [DOMAIN]
     storage.close()
@@ -124,7 +124,7 @@ def test_a_shops_state_token_and_plan_are_kept(tmp_path: Path) -> None:
 
 def test_a_hundred_thousand_customers_are_seeded_at_once() -> None:
     storage = Storage(None)
-    shop = open_shop(storage, ShopSpec(DOMAIN, TOKEN, customers=100_000), ManualClock().clock)
+    shop = open_shop(storage, ShopSpec(DOMAIN, TOKEN, customers=100_000), ManualClock().clock, a_depot())
     assert shop.count_customers() == 100_000
     assert shop.customers.page(IdRange(), 2, backwards=True) == [100_000, 99_999]
     storage.close()
@@ -132,7 +132,7 @@ def test_a_hundred_thousand_customers_are_seeded_at_once() -> None:
 
 def test_a_write_that_is_rolled_back_leaves_no_trace() -> None:
     storage = Storage(None)
-    shop = open_shop(storage, ShopSpec(DOMAIN, TOKEN, customers=2), ManualClock().clock)
+    shop = open_shop(storage, ShopSpec(DOMAIN, TOKEN, customers=2), ManualClock().clock, a_depot())
     with pytest.raises(UnicodeEncodeError):
         shop.put_metafield(Gid("Customer", 1), "loyalty", "one", "\ud800", "json")
     shop.put_metafield(Gid("Customer", 1), "loyalty", "two", "2", "json")
@@ -147,7 +147,7 @@ def test_a_write_that_is_rolled_back_leaves_no_trace() -> None:
 def test_a_deleted_customer_stays_deleted_when_the_state_is_opened_again(tmp_path: Path) -> None:
     for expected in (3, 2):
         storage = Storage(tmp_path / "state.db")
-        shop = open_shop(storage, ShopSpec(DOMAIN, TOKEN, customers=3), ManualClock().clock)
+        shop = open_shop(storage, ShopSpec(DOMAIN, TOKEN, customers=3), ManualClock().clock, a_depot())
         assert shop.count_customers() == expected
         shop.delete_customer(2)
         storage.close()

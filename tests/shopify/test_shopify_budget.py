@@ -332,3 +332,25 @@ async def test_a_cancelled_acquire_debits_nothing_and_lets_the_next_one_go() -> 
     budget.settle(budget.reserve(35), status(100))
     assert (await second).points == 11
     assert budget.snapshot().in_flight == 1
+
+
+def test_what_another_process_knew_is_taken_over_with_what_was_restored_since() -> None:
+    clock = Clock()
+    budget = budget_at(1900, clock)
+    budget.inherit(available=100, maximum=2000, restore_rate=100, age_s=3)
+    assert budget.snapshot().available == 400
+    budget.inherit(available=1950, maximum=2000, restore_rate=100, age_s=3)
+    assert budget.snapshot().available == 2000, "never beyond its size"
+
+
+def test_taking_over_keeps_the_debit_of_what_is_in_flight() -> None:
+    budget = budget_at(1900, Clock())
+    budget.reserve(35)
+    budget.inherit(available=500, maximum=2000, restore_rate=100, age_s=0)
+    assert budget.snapshot().available == 465
+
+
+def test_a_clock_that_runs_backwards_restores_nothing() -> None:
+    budget = budget_at(1900, Clock())
+    budget.inherit(available=500, maximum=2000, restore_rate=100, age_s=-60)
+    assert budget.snapshot().available == 500
