@@ -48,6 +48,10 @@ bench: $(VENV)/dev ## Measure side by side; see docs/benchmarks.md
 bench-sync: $(VENV)/dev ## Measure syncing on a devstore with 100 ms latency (some minutes)
 	$(BIN)/python -m benchmarks sync $(ARGS)
 
+.PHONY: chaos
+chaos: $(VENV)/dev ## Everything goes wrong for a minute, nothing may stay wrong: ARGS="--seed 7 --seconds 60"
+	@$(BIN)/python -m chaos $(ARGS)
+
 .PHONY: fmt
 fmt: $(VENV)/dev ## Put the code in its usual form
 	$(BIN)/ruff format .

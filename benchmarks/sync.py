@@ -101,11 +101,13 @@ class Store:
 
 def measure(url: str, *, seconds: int) -> None:
     """Measure on a Standard and on a Plus shop, and print a table each."""
+    # One key: a process refuses to start with tokens of another shop that it cannot read.
+    keys = Fernet.generate_key().decode()
     for plan in ("standard", "plus"):
-        asyncio.run(_measure(url, plan, seconds))
+        asyncio.run(_measure(url, plan, keys, seconds))
 
 
-async def _measure(url: str, plan: str, seconds: int) -> None:
+async def _measure(url: str, plan: str, keys: str, seconds: int) -> None:
     # A push from a full bucket: what is in it, then `seconds` at the restore rate.
     many = int(RATES[plan] * (BUCKET_SECONDS + seconds) / POINTS_A_CUSTOMER)
     changes = CHANGES_PER_S * seconds
@@ -113,7 +115,6 @@ async def _measure(url: str, plan: str, seconds: int) -> None:
     shops = {f"{name}-{plan}.myshopify.com": count for name, count in sizes.items()}
     loop, push, backfill, live = shops
     store = Store(plan, shops)
-    keys = Fernet.generate_key().decode()
     environment = {
         **os.environ,
         "DATABASE_URL": url,

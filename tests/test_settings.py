@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metafield_sync.errors import AppError
 from metafield_sync.settings import Settings, SettingsInvalid
+from metafield_sync.sync.schedule import latest_tick
 
 KEY = Fernet.generate_key().decode()
 
@@ -31,6 +35,8 @@ def test_every_setting_has_the_documented_default() -> None:
     assert (settings.metafield_namespace, settings.metafield_key) == ("loyalty", "points_balance")
     assert settings.metafield_storefront_access == "PUBLIC_READ"
     assert settings.encryption_keys == ()
+    assert (settings.verify_cron, settings.reconcile_cron) == ("0 */6 * * *", "30 3 * * *")
+    assert (settings.history_days, settings.backfill_threshold) == (400, 5000)
     assert settings.rate_limit_per_s == 2000
     assert (settings.log_format, settings.log_level) == (None, "info")
 
@@ -76,6 +82,18 @@ def test_the_public_address_is_app_url_when_set(monkeypatch: pytest.MonkeyPatch)
         ("SHOPIFY_ADMIN_ORIGIN", "{shop}"),
         ("SHOPIFY_ADMIN_ORIGIN", "https://user:password@{shop}"),
         ("SHOPIFY_ADMIN_ORIGIN", "https://{shop}?a=b"),
+        ("VERIFY_CRON", "every day"),
+        ("VERIFY_CRON", "0 */6 * *"),
+        ("VERIFY_CRON", "61 * * * *"),
+        ("VERIFY_CRON", "0 0 * * * *"),
+        ("VERIFY_CRON", "@reboot"),
+        ("RECONCILE_CRON", "0 0 31 2 *"),
+        ("RECONCILE_CRON", "R 3 * * *"),
+        ("RECONCILE_CRON", "0 R(1-5) * * *"),
+        ("RECONCILE_CRON", "H H * * *"),
+        ("HISTORY_DAYS", "0"),
+        ("HISTORY_DAYS", "for ever"),
+        ("BACKFILL_THRESHOLD", "0"),
         ("METAFIELD_NAMESPACE", "xy"),
         ("METAFIELD_NAMESPACE", "with space"),
         ("METAFIELD_KEY", "k"),
@@ -123,3 +141,23 @@ def test_plain_http_is_taken_on_loopback_only(monkeypatch: pytest.MonkeyPatch, o
 def test_settings_cannot_be_changed_afterwards() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings.load().port = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "taken"),
+    [("off", "off"), ("OFF", "off"), (" 15  2 * * mon-fri ", "15 2 * * mon-fri"), ("@daily", "@daily")],
+)
+def test_a_schedule_is_a_cron_expression_or_off(monkeypatch: pytest.MonkeyPatch, value: str, taken: str) -> None:
+    monkeypatch.setenv("VERIFY_CRON", value)
+    assert Settings.load().verify_cron == taken
+
+
+@given(st.one_of(st.text(), st.text(st.sampled_from("0123456789*/,-?#LWRHr()@ monfrijan"), max_size=30)))
+def test_whatever_a_schedule_is_set_to_is_taken_or_refused_by_name(text: str) -> None:
+    refusal: str | None = None
+    try:
+        cron = Settings.load(verify_cron=text).verify_cron
+    except SettingsInvalid as refused:
+        cron, refusal = "off", refused.detail
+    assert refusal is None or (refusal.startswith("VERIFY_CRON: ") and "\n" not in refusal)
+    assert cron == "off" or latest_tick(cron, datetime(2026, 11, 22, tzinfo=UTC)) < datetime.now(UTC)

@@ -21,7 +21,7 @@ SECRETS = re.compile(
 )
 STRUCK_OUT = "[secret]"
 
-QUIET_LOGGERS = ("httpx", "httpcore", "asyncio")
+QUIET_LOGGERS = ("httpx", "httpcore", "asyncio", "procrastinate")
 """Each tells of every call, at a level that is ours for things worth knowing."""
 
 

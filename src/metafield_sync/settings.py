@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
+from croniter import CroniterError, croniter
 from cryptography.fernet import Fernet
 from platformdirs import user_data_path
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -16,6 +18,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from metafield_sync.errors import AppError
 
 METAFIELD_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+CRON_FIELDS = 5
+CRON_BY_CHANCE = re.compile(r"(?i)(?<![a-z])[hr](?![a-z])")
+"""croniter's H and R stand for a number that each process would choose for itself."""
+
+CRON_OFF = "off"
 
 
 class SettingsInvalid(AppError):
@@ -65,6 +73,23 @@ def _metafield_name(value: str) -> str:
     return value
 
 
+def _schedule(value: str) -> str:
+    """A cron expression in UTC that comes round, or `off`."""
+    text = " ".join(value.split())
+    if text.lower() == CRON_OFF:
+        return CRON_OFF
+    plain = text.startswith("@") or len(text.split(" ")) == CRON_FIELDS
+    try:
+        if plain and CRON_BY_CHANCE.search(text) is None:
+            croniter(text, datetime.now(UTC)).get_prev()
+            return text
+    except CroniterError:
+        pass
+    raise ValueError(
+        "must be a cron expression with five fields, in UTC, such as '0 */6 * * *' for every six hours, or off"
+    )
+
+
 def _split_keys(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
@@ -106,6 +131,14 @@ class Settings(BaseSettings):
     encryption_keys: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_split_keys), AfterValidator(_fernet_keys)
     ] = ()
+    backfill_threshold: int = Field(default=5000, ge=1)
+    """Stale customers of one shop from which a bulk operation is used."""
+    verify_cron: Annotated[str, AfterValidator(_schedule)] = "0 */6 * * *"
+    """When every shop is verified by itself: a cron expression in UTC, or `off`."""
+    reconcile_cron: Annotated[str, AfterValidator(_schedule)] = "30 3 * * *"
+    """When every shop is reconciled by itself, in the same form."""
+    history_days: int = Field(default=400, ge=1, le=36_500)
+    """How long runs, and what they recorded, are kept."""
     rate_limit_per_s: int = Field(default=2000, ge=1)
     log_format: Literal["console", "json"] | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"

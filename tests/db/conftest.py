@@ -34,4 +34,21 @@ async def two_shops(db: Database, owner: psycopg.Connection) -> tuple[ShopId, Sh
     owner.execute("update customers set current_balance = 6")
     for shop in (first, second):
         assert len(await verify(db, shop.id)) == 1
+    owner.execute(ROWS_OF_THE_MIRROR)
     return first.id, second.id
+
+
+ROWS_OF_THE_MIRROR = """
+insert into push_calls (shop_id, token, customers, balances) select shop_id, 1, array[id], array[5] from customers;
+insert into backfills (shop_id) select id from shops;
+insert into backfill_files (shop_id, backfill_id, number) select shop_id, id, 1 from backfills;
+insert into backfill_lines
+  (shop_id, backfill_id, file, line, customer_id, shopify_customer_id, version, balance, claimed_at)
+select b.shop_id, b.id, 1, 0, c.id, c.shopify_customer_id, 1, 5, now()
+from backfills b
+join customers c on c.shop_id = b.shop_id;
+insert into sync_run_changes (shop_id, run_id, customer_id, change, reason)
+select r.shop_id, r.id, c.id, 'pushed', 'sync'
+from sync_runs r
+join customers c on c.shop_id = r.shop_id;
+"""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from db_support import Relay
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from metafield_sync.db.database import Database, ShopId
@@ -18,43 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 WISH = Posting(shopify_customer_id=7, amount=1, reason="order")
-
-
-class Relay:
-    """Stands between a client and PostgreSQL, and counts how often the conversation turns round."""
-
-    def __init__(self, socket_path: str) -> None:
-        self._socket_path = socket_path
-        self._stack = AsyncExitStack()
-        self.turnarounds = 0
-        self.port = 0
-        self._client_spoke_last = False
-
-    async def __aenter__(self) -> Self:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._stack.callback(server.close)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_unix_connection(self._socket_path)
-        with suppress(ConnectionError, asyncio.CancelledError):
-            await asyncio.gather(
-                self._pass_on(reader, there_writer, is_client=True),
-                self._pass_on(there_reader, writer, is_client=False),
-            )
-
-    async def _pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, is_client: bool) -> None:
-        while heard := await source.read(65_536):
-            if self._client_spoke_last and not is_client:
-                self.turnarounds += 1
-            self._client_spoke_last = is_client
-            target.write(heard)
-            await target.drain()
-        target.close()
 
 
 @pytest.fixture
@@ -148,6 +111,24 @@ async def test_role_and_shop_do_not_outlast_their_transaction(database_url: str,
         assert row is not None
         current, session, shop = row
         assert (current, shop) == (session, "")
+
+
+async def test_a_transaction_held_still_is_ended_by_the_server(db: Database, shop_id: ShopId) -> None:
+    async with db.shop(shop_id) as conn:
+        row = await (await conn.execute("select current_setting('idle_in_transaction_session_timeout')")).fetchone()
+    assert row == ("10s",), "within a lease's time, or what is locked would hold up whoever takes over"
+    with pytest.raises(DatabaseUnusable, match="lost"):
+        await hold_still(db, shop_id)
+    async with db.shop(shop_id) as conn:
+        assert await (await conn.execute("select count(*) from customers")).fetchone() == (0,)
+
+
+async def hold_still(db: Database, shop_id: ShopId) -> None:
+    async with db.shop(shop_id) as conn:
+        await conn.execute("insert into customers (shop_id, shopify_customer_id) values (%s, 7)", (shop_id,))
+        await (await conn.execute("select set_config('idle_in_transaction_session_timeout', '50ms', true)")).fetchone()
+        await asyncio.sleep(0.5)
+        await (await conn.execute("select 1")).fetchone()
 
 
 async def test_a_transaction_that_fails_leaves_nothing(db: Database, shop_id: ShopId) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from alembic import command
+from db_support import start_at_once
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine, pool
@@ -30,21 +29,11 @@ from metafield_sync.ledger.posting import Posting, post
 from metafield_sync.shops.registry import add_shop
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator
     from pathlib import Path
 
-START = "import sys; from metafield_sync.db.migrate import migrate; migrate(sys.argv[1], sys.argv[1])"
-START_S = 60
 PASSWORD = "s3cret-Pa55"  # noqa: S105 - never a real one
 WISH = Posting(shopify_customer_id=7, amount=10, reason="order")
-
-
-def start_at_once(urls: Sequence[str]) -> None:
-    """Start the program's migration in a process for each, all at the same time; each has to succeed."""
-    starts = [subprocess.Popen([sys.executable, "-c", START, url], stderr=subprocess.PIPE, text=True) for url in urls]
-    for start in starts:
-        _, errors = start.communicate(timeout=START_S)
-        assert start.returncode == 0, errors
 
 
 async def post_one(app_url: str) -> int:
@@ -232,4 +221,4 @@ def test_a_migration_gives_up_a_table_lock_soon_and_changes_nothing(empty_databa
         assert time.monotonic() - began < 15, "postings queue behind it all the while"
         assert busy.execute("select version_num from alembic_version").fetchone() == ("0003",)
         assert busy.execute("select to_regclass('sync_runs')").fetchone() == (None,)
-    assert migrate(url, url) == ["0004"]
+    assert migrate(url, url)[0] == "0004"

@@ -14,7 +14,8 @@ from metafield_sync.ledger.posting import EntryNotFound, Posting, PostingToUnkno
 if TYPE_CHECKING:
     from metafield_sync.db.database import Database
 
-# The one table of ours without a shop_id is `shops` itself; what Alembic keeps names no shop.
+# Of ours, `shops` itself and `schedule_ticks` have no shop_id: when something was last done names no shop. Alembic's
+# table does not either, and procrastinate's hold ids and numbers only (which run of which shop is to be executed).
 TABLES_OF_SHOPS = """
 select c.relname
 from pg_class c
@@ -88,7 +89,12 @@ def test_every_table_has_a_shop_but_the_one_of_shops(owner: psycopg.Connection) 
     every = "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')"
     assert {name for (name,) in owner.execute(every)} - set(tables_of_shops(owner)) == {
         "shops",
+        "schedule_ticks",
         "alembic_version",
+        "procrastinate_events",
+        "procrastinate_jobs",
+        "procrastinate_periodic_defers",
+        "procrastinate_workers",
     }
 
 

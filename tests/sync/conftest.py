@@ -22,6 +22,14 @@ async def stage(db: Database, owner: psycopg.Connection) -> AsyncIterator[Stage]
     """A shop with nobody in our ledger and customers 1 to 30 in Shopify."""
     async with open_stage(db, owner) as stage:
         yield stage
+        await stage.runs.close()
+        assert stage.calls_on_record() == [], "what came of every call is recorded"
+
+
+@pytest.fixture
+def short_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who fails is tried again after 50 ms, 100 ms … instead of 2 s, 4 s …"""
+    monkeypatch.setattr("metafield_sync.sync.outcomes.RETRY_FIRST_S", 0.05)
 
 
 @pytest.fixture

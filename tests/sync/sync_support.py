@@ -7,10 +7,13 @@ import ssl
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from cryptography.fernet import Fernet
+from psycopg.rows import class_row
+from sync_probes import Listener, MirrorState
 
 from devstore import DevStore, Plan, ShopSpec
 from devstore.gids import Gid
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from devstore.calls import CallEntry
     from metafield_sync.db.database import Database, ShopId
     from metafield_sync.shops.registry import Shop
+    from metafield_sync.sync.drain import DrainReport
     from metafield_sync.sync.runs import Kind, Run
     from metafield_sync.sync.standing import CustomerStanding
 
@@ -128,8 +132,65 @@ class Stage:
 
     def let_back_off_pass(self) -> None:
         """As if so much time had gone by that everything that waits is due."""
-        self.owner.execute("update mirror_states set due_at = least(due_at, clock_timestamp())")
+        self.owner.execute(
+            """
+            update mirror_states
+            set
+              due_at = case when due_at < 'infinity' then least(due_at, clock_timestamp()) else due_at end,
+              check_at = case when check_at is not null then least(check_at, clock_timestamp()) end
+            """
+        )
         self.owner.execute("update shops set probe_at = least(probe_at, clock_timestamp())")
+
+    def let_time_pass(self, seconds: float) -> None:
+        """As if everything that the mirror has done and planned lay so much further back."""
+        passed = {"passed": timedelta(seconds=seconds)}
+        self.owner.execute(
+            """
+            update mirror_states
+            set due_at = due_at - %(passed)s, check_at = check_at - %(passed)s, doubt_since = doubt_since - %(passed)s
+            """,
+            passed,
+        )
+        self.owner.execute("update shops set probe_at = probe_at - %(passed)s", passed)
+
+    def mirror_state(self, customer: int) -> MirrorState:
+        """What the mirror has on record of a customer, by Shopify id."""
+        with self.owner.cursor(row_factory=class_row(MirrorState)) as cur:
+            cur.execute(
+                """
+                select
+                  m.digest, m.in_doubt, m.conflicted, m.check_at, m.doubt_since, m.doubtful_balances, m.attempts,
+                  m.stale_since, m.failing_since, m.due_at > clock_timestamp() as waits
+                from mirror_states m
+                join customers c on c.shop_id = m.shop_id and c.id = m.customer_id
+                where c.shopify_customer_id = %s
+                """,
+                (customer,),
+            )
+            found = cur.fetchone()
+        assert found is not None
+        return found
+
+    def calls_on_record(self) -> list[tuple[Any, ...]]:
+        """Calls that have left and whose outcome is not recorded: none, unless a process was killed."""
+        return self.owner.execute("select token, customers, balances from push_calls order by id").fetchall()
+
+    def log(self) -> list[str]:
+        """What Shopify was asked, call by call as they came in; the definition, which comes first of all, left out."""
+        calls = sorted(self.store.world.calls.select(shop=DOMAIN), key=lambda call: call.number)
+        return [call.operation for call in calls if call.late_of is None and "efinition" not in call.operation]
+
+    def forget_log(self) -> None:
+        """Begin the log anew."""
+        self.store.world.calls.clear()
+
+    def listen(self, *, names_one_at_a_time: bool = False) -> Listener:
+        """Hear from now on what `metafieldsSet` is asked to write, before it does; see `Listener`."""
+        setter = self.shopify.setter
+        listener = Listener(setter.storage, setter.metafields, setter.definitions, names_one_at_a_time)
+        self.shopify.setter = listener
+        return listener
 
 
 async def eventually(happened: Callable[[], bool]) -> None:
@@ -138,6 +199,22 @@ async def eventually(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < deadline, "it has not happened"
         await asyncio.sleep(0.005)
+
+
+async def kill(drain: asyncio.Task[DrainReport]) -> None:
+    """End a drain with a call under way as `kill -9` does: what came of the call is not recorded."""
+    drain.cancel()
+    await asyncio.sleep(0.02)
+    assert not drain.done(), "told to stop, it waits for the call"
+    drain.cancel()
+    await asyncio.wait([drain])
+    assert drain.cancelled()
+
+
+async def end_lease(stage: Stage) -> None:
+    """As if whoever holds the lease had slept through the end of it."""
+    # In a thread: the holder, in this very loop, may be in a transaction that this has to wait for.
+    await asyncio.to_thread(stage.owner.execute, "update shop_leases set expires_at = '-infinity'")
 
 
 @asynccontextmanager

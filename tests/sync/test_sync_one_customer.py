@@ -66,14 +66,53 @@ async def test_a_customer_who_is_gone_is_told_each_time_and_found_again_when_bac
     assert (await stage.standing(1)).status == "in_step"
 
 
-async def test_what_shopify_answers_instead_is_told(stage: Stage) -> None:
+@pytest.mark.usefixtures("short_back_off")
+async def test_who_meets_with_trouble_once_gets_a_second_chance_after_being_read_back(stage: Stage) -> None:
     one = await stage.post(1, 10)
     stage.store.world.faults.add(Fault(status=503, operation=WRITE))
+    assert await sync(stage, one) == CustomerSync(one, 10, synced=True)
+    assert stage.log() == [WRITE, "nodes", WRITE]
+
+
+@pytest.mark.usefixtures("short_back_off")
+async def test_who_turns_out_to_have_been_written_is_not_written_again(stage: Stage) -> None:
+    one = await stage.post(1, 10)
+    stage.store.world.faults.add(Fault(FaultAnswer.DROP, FaultApply.FIRST, operation=WRITE))
+    assert await sync(stage, one) == CustomerSync(one, 10, synced=True)
+    assert stage.log() == [WRITE, "nodes"]
+
+
+@pytest.mark.usefixtures("short_back_off")
+async def test_what_shopify_answers_instead_a_second_time_is_told(stage: Stage) -> None:
+    one = await stage.post(1, 10)
+    stage.store.world.faults.add(Fault(status=503, operation=WRITE, times=2))
     told = await sync(stage, one)
     assert (told.synced, told.balance) == (False, 10)
     assert told.error is not None
     assert "HTTP 503" in told.error
+    assert stage.log() == [WRITE, "nodes", WRITE]
+    assert ((await stage.standing(1)).status, stage.mirror_state(1).attempts) == ("in_doubt", 2)
+
+
+@pytest.mark.usefixtures("short_back_off")
+async def test_what_shopify_answers_to_the_reading_back_is_told_too(stage: Stage) -> None:
+    one = await stage.post(1, 10)
+    stage.store.world.faults.add(Fault(FaultAnswer.DROP, operation=WRITE))
+    stage.store.world.faults.add(Fault(status=502, operation="nodes"))
+    told = await sync(stage, one)
+    assert told.error is not None
+    assert "HTTP 502" in told.error
+    assert stage.log() == [WRITE, "nodes"]
     assert (await stage.standing(1)).status == "in_doubt"
+
+
+async def test_who_is_in_doubt_is_read_back_at_once_when_somebody_asks(stage: Stage) -> None:
+    one = await stage.post(1, 10)
+    stage.store.world.faults.add(Fault(FaultAnswer.DROP, operation=WRITE))
+    await stage.mirror.drain(stage.shop_id)
+    stage.owner.execute("update mirror_states set check_at = clock_timestamp() + interval '1 hour'")
+    assert (await sync(stage, one)).synced
+    assert stage.log() == [WRITE, "nodes", WRITE]
 
 
 async def test_an_unreachable_shopify_is_told(stage: Stage) -> None:

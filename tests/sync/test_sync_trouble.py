@@ -32,9 +32,7 @@ def name_of(fault: Fault) -> str:
 
 
 @pytest.mark.parametrize("fault", UNKNOWN, ids=name_of)
-async def test_an_unknown_outcome_leaves_everybody_in_doubt_until_a_push_is_acknowledged(
-    stage: Stage, fault: Fault
-) -> None:
+async def test_an_unknown_outcome_leaves_everybody_in_doubt_until_read_back(stage: Stage, fault: Fault) -> None:
     await stage.post_all({1: 10, 2: 20})
     stage.store.world.faults.add(fault)
     await stage.mirror.drain(stage.shop_id)
@@ -44,14 +42,20 @@ async def test_an_unknown_outcome_leaves_everybody_in_doubt_until_a_push_is_ackn
         assert standing.error is not None
         assert "may have been applied" in standing.error
     await stage.post(1, 5)
+    await stage.mirror.drain(stage.shop_id)
+    assert stage.log() == [WRITE], "a posting does not hurry it: what Shopify holds is not known"
     stage.let_back_off_pass()
     await stage.mirror.drain(stage.shop_id)
     assert stage.values() == {1: "15", 2: "20"}
+    assert stage.log() == [WRITE, "nodes", WRITE]
+    rewritten = 1 if fault.apply is FaultApply.FIRST else 2
+    assert len(stage.writes()[-1].owners) == rewritten, "who shows the balance already is not written again"
     for customer in (1, 2):
         standing = await stage.standing(customer)
         assert (standing.status, standing.attempts, standing.error) == ("in_step", 0, None)
 
 
+@pytest.mark.usefixtures("short_back_off")
 async def test_a_shopify_that_does_not_answer_ends_the_turn_and_a_run_tells_so(stage: Stage) -> None:
     await stage.post_all(dict.fromkeys(range(1, 31), 10))
     await stage.mirror.drain(stage.shop_id)

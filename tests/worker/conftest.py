@@ -16,6 +16,7 @@ from metafield_sync.shops.registry import add_shop
 from metafield_sync.shops.vault import Vault
 from metafield_sync.sync.drain import Mirror
 from metafield_sync.sync.runs import Runs
+from metafield_sync.sync.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,9 +37,13 @@ async def shops(db: Database) -> AsyncIterator[Shops]:
         httpx.AsyncClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) as http,
     ):
         client = AdminClient(http, origin=store.admin_origin, api_version="2026-10")
-        mirror = Mirror(db, client, vault, DEFINITION)
+
+        def mirror_by(way: Database) -> Mirror:
+            return Mirror(way, client, vault, DEFINITION)
+
+        mirror = mirror_by(db)
         async with db.unscoped() as conn:
             ids = {domain: (await add_shop(conn, domain, vault.seal(TOKEN)))[0].id for domain in DOMAINS}
         runs = Runs(mirror)
-        yield Shops(db, store, mirror, runs, ids)
+        yield Shops(db, store, mirror, runs, Schedule({}, 400), ids, mirror_by)
         await runs.close()

@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 from worker_support import Shops
 
 from devstore import Fault, FaultAnswer, FaultApply
-from metafield_sync.worker.loops import LOOP_PAUSE_FIRST_S, LOOP_PAUSE_LAST_S, pause_after, work
+from metafield_sync.worker.loops import work
+from metafield_sync.worker.supervision import LOOP_PAUSE_FIRST_S, LOOP_PAUSE_LAST_S, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, MutableMapping
@@ -23,7 +24,7 @@ FIRST, SECOND = "first.myshopify.com", "second.myshopify.com"
 @pytest.fixture
 async def worker(shops: Shops) -> AsyncIterator[asyncio.Task[None]]:
     """The worker at work, until the test ends."""
-    working = asyncio.create_task(work(shops.mirror, shops.runs))
+    working = asyncio.create_task(work(shops.mirror, shops.runs, shops.schedule))
     yield working
     working.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -73,7 +74,7 @@ async def test_a_loop_that_fails_is_begun_again(shops: Shops, owner: psycopg.Con
     owner.execute("alter function shops_with_work rename to shops_with_work_away")
     logs: list[MutableMapping[str, Any]]
     with capture_logs() as logs:
-        working = asyncio.create_task(work(shops.mirror, shops.runs))
+        working = asyncio.create_task(work(shops.mirror, shops.runs, shops.schedule))
         await shops.post(FIRST, 1, 10)
         await shops.eventually(lambda: any(log["event"] == "loop failed" for log in logs))
         assert not working.done()
@@ -106,7 +107,7 @@ async def test_a_run_whose_process_died_is_finished_by_the_next_worker(shops: Sh
         from shops, (select clock_timestamp() - interval '1 minute' as past) t
         """
     )
-    working = asyncio.create_task(work(shops.mirror, shops.runs))
+    working = asyncio.create_task(work(shops.mirror, shops.runs, shops.schedule))
     done = "select count(*) from sync_runs where status = 'done'"
     await shops.eventually(lambda: owner.execute(done).fetchone() == (2,))
     working.cancel()
@@ -117,7 +118,7 @@ async def test_a_run_whose_process_died_is_finished_by_the_next_worker(shops: Sh
 async def test_a_worker_that_is_stopped_waits_for_what_has_left_and_gives_its_leases_back(
     shops: Shops, owner: psycopg.Connection
 ) -> None:
-    working = asyncio.create_task(work(shops.mirror, shops.runs))
+    working = asyncio.create_task(work(shops.mirror, shops.runs, shops.schedule))
     await shops.post(FIRST, 1, 10)
     await shops.eventually(lambda: shops.values(FIRST) == {1: "10"})
     shops.store.world.faults.add(Fault(FaultAnswer.NORMAL, FaultApply.FIRST, operation="metafieldsSet", hold_ms=200))

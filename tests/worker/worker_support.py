@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from metafield_sync.db.database import Database, ShopId
     from metafield_sync.sync.drain import Mirror
     from metafield_sync.sync.runs import Runs
+    from metafield_sync.sync.schedule import Schedule
 
 SLOT = Slot("CUSTOMER", "loyalty", "points_balance")
 DOMAINS = ("first.myshopify.com", "second.myshopify.com")
@@ -31,7 +32,10 @@ class Shops:
     store: DevStore
     mirror: Mirror
     runs: Runs
+    schedule: Schedule
     ids: dict[str, ShopId]
+    mirror_by: Callable[[Database], Mirror]
+    """The same Shopify, by another way to the database."""
 
     async def post(self, domain: str, customer: int, amount: int) -> None:
         wish = Posting(shopify_customer_id=customer, amount=amount, reason="order")

@@ -15,8 +15,9 @@ import uvloop
 from cyclopts import App, CycloptsError, Parameter
 
 from metafield_sync import __version__
-from metafield_sync.cli import balances, database, keys, posting, serving, shops
+from metafield_sync.cli import balances, database, keys, posting, reconcile, serving, shops
 from metafield_sync.cli.demo import command as demo
+from metafield_sync.cli.doctor import command as doctor
 from metafield_sync.cli.output import PROGRAM, warn
 from metafield_sync.cli.parts import DONE, FAILURES, POINTS_GROUP, RUN_GROUP, TRY_GROUP, WRONG
 from metafield_sync.errors import AppError
@@ -56,10 +57,12 @@ app.command(demo.demo, group=TRY_GROUP)
 app.command(serving.serve, group=RUN_GROUP)
 app.command(serving.worker, group=RUN_GROUP)
 app.command(database.migrate, group=RUN_GROUP)
+app.command(doctor.doctor, group=RUN_GROUP)
 app.command(shops.app)
 app.command(keys.app)
 app.command(balances.sync, group=POINTS_GROUP)
 app.command(balances.verify, group=POINTS_GROUP)
+app.command(reconcile.reconcile, group=POINTS_GROUP)
 app.command(posting.post, group=POINTS_GROUP)
 
 

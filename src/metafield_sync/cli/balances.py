@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Group
-from rich.table import Table
 
-from metafield_sync.cli.output import progress, say, show_json, stdout
+from metafield_sync.cli.output import rows_table, say, show_json, stdout
 from metafield_sync.cli.parts import (
     DONE,
     FAILURES,
@@ -22,36 +19,24 @@ from metafield_sync.cli.parts import (
     opened,
     these_shops,
 )
+from metafield_sync.cli.running import run_all
 from metafield_sync.customers.identity import CustomerId, require_customer
-from metafield_sync.errors import AppError
 from metafield_sync.ledger.verification import verify as hold_against_ledger
 from metafield_sync.runtime import require_readable_tokens
 from metafield_sync.sync.one_customer import sync_customer
 from metafield_sync.sync.run_result import RESULT_ROWS_MAX
 from metafield_sync.sync.standing import shop_standing
-from metafield_sync.web.documents import CustomerSyncOut, DiscrepancyOut
+from metafield_sync.web.run_documents import CustomerSyncOut, DiscrepancyOut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
-    from metafield_sync.ledger.verification import Discrepancy
     from metafield_sync.runtime import Runtime
     from metafield_sync.shops.registry import Shop
-    from metafield_sync.sync.runs import Kind, Trigger
 
 CUSTOMER_WAIT_S = 60
 """How long one customer's sync is waited for. A terminal hangs up later than an HTTP client."""
-PROGRESS_POLL_S = 0.2
-PROGRESS_LOAD = 10
-"""Looking how far a run is takes at most a tenth of the time: counting a million customers is work."""
-ROWS_SHOWN_MAX = 20
-
-
-class RunFailed(AppError):
-    """A run ended without a result."""
-
-    code = "run_failed"
 
 
 async def sync(
@@ -107,57 +92,6 @@ async def verify(
     return status
 
 
-async def run_all(
-    runtime: Runtime,
-    shops: Sequence[Shop],
-    *,
-    kind: Kind,
-    trigger: Trigger,
-    forced: bool = False,
-    plain_lines: bool = False,
-) -> list[dict[str, Any]]:
-    """Run in every shop at once, showing progress, and return each one's result.
-
-    Raises:
-        RunFailed: a run ended without one.
-    """
-    run_ids = [await runtime.runs.request(one.id, kind=kind, trigger=trigger, forced=forced) for one in shops]
-    with progress("Customers in step", plain_lines=plain_lines) as tell:
-        watch = asyncio.create_task(_watch(runtime, shops, tell))
-        try:
-            for one, run_id in zip(shops, run_ids, strict=True):
-                while (await runtime.runs.wait(one.id, run_id, wait_s=PROGRESS_POLL_S)).finished_at is None:
-                    pass
-        finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
-        await _tell_progress(runtime, shops, tell)
-    results: list[dict[str, Any]] = []
-    for one, run_id in zip(shops, run_ids, strict=True):
-        run = await runtime.runs.find(one.id, run_id)
-        if run.result is None:
-            raise RunFailed(f"{one.domain}: the run ended early: {run.error}. Start it again.")
-        results.append(run.result)
-    return results
-
-
-async def _watch(runtime: Runtime, shops: Sequence[Shop], tell: Callable[[int, int], None]) -> None:
-    while True:
-        began = time.monotonic()
-        await _tell_progress(runtime, shops, tell)
-        await asyncio.sleep(max(PROGRESS_POLL_S, PROGRESS_LOAD * (time.monotonic() - began)))
-
-
-async def _tell_progress(runtime: Runtime, shops: Sequence[Shop], tell: Callable[[int, int], None]) -> None:
-    done = total = 0
-    for one in shops:
-        async with runtime.db.shop(one.id) as conn:
-            standing = await shop_standing(conn, one.id)
-        total += standing["customers"]
-        done += standing["customers"] - sum(standing[n] for n in ("waiting", "failing", "in_doubt", "missing"))
-    tell(done, total)
-
-
 async def _require(runtime: Runtime, shop: Shop, customer: UUID) -> None:
     async with runtime.db.shop(shop.id) as conn:
         await require_customer(conn, shop.id, CustomerId(customer))
@@ -172,7 +106,7 @@ async def _verify_one(runtime: Runtime, shop: Shop, customer: UUID) -> CustomerS
     corrected = await hold_against_ledger(runtime.db, shop.id, customer_id=customer)
     document = await _sync_one(runtime, shop, customer)
     document.corrected = len(corrected)
-    document.discrepancies = [_discrepancy(found) for found in corrected]
+    document.discrepancies = [DiscrepancyOut.of(found) for found in corrected]
     return document
 
 
@@ -187,18 +121,10 @@ async def _look(runtime: Runtime, shop: Shop, customer: UUID | None) -> dict[str
         "total": total,
         "verified": total - len(found),
         "corrected": 0,
-        "discrepancies": [_discrepancy(one).model_dump(mode="json", by_alias=True) for one in found[:RESULT_ROWS_MAX]],
+        "discrepancies": [
+            DiscrepancyOut.of(one).model_dump(mode="json", by_alias=True) for one in found[:RESULT_ROWS_MAX]
+        ],
     }
-
-
-def _discrepancy(found: Discrepancy) -> DiscrepancyOut:
-    return DiscrepancyOut(
-        customer_id=found.customer_id,
-        shopify_customer_id=str(found.shopify_customer_id),
-        stored=found.stored,
-        calculated=found.calculated,
-        difference=found.difference,
-    )
 
 
 def _tell_customer(document: CustomerSyncOut, *, json: bool) -> int:
@@ -242,19 +168,8 @@ def _summary(shop: Shop, document: dict[str, Any]) -> Group:
     if discrepancies:
         columns = ("Customer", "Shopify id", "Stored", "Ledger", "Difference")
         names = ("customerId", "shopifyCustomerId", "stored", "calculated", "difference")
-        parts += _rows(columns, names, discrepancies, document.get("corrected", 0))
+        parts += rows_table(columns, names, discrepancies, document.get("corrected", 0))
     if failures:
         columns = ("Customer", "Shopify id", "Error")
-        parts += _rows(columns, ("customerId", "shopifyCustomerId", "error"), failures, document["errors"])
+        parts += rows_table(columns, ("customerId", "shopifyCustomerId", "error"), failures, document["errors"])
     return Group(*parts)
-
-
-def _rows(columns: Sequence[str], names: Sequence[str], rows: Sequence[dict[str, Any]], count: int) -> list[Any]:
-    table = Table(*columns, box=None, padding=(0, 2))
-    for column in table.columns[2:]:
-        column.justify = "left" if column.header == "Error" else "right"
-        column.overflow = "fold"
-    for row in rows[:ROWS_SHOWN_MAX]:
-        table.add_row(*(str(row[name]) for name in names))
-    left = max(count, len(rows)) - ROWS_SHOWN_MAX
-    return [table, f"  … and {left:,} more (--json shows up to {RESULT_ROWS_MAX:,})"] if left > 0 else [table]

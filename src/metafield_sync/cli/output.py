@@ -8,16 +8,23 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from metafield_sync.sync.run_result import RESULT_ROWS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
 PLAIN_WIDTH_CHARS = 120
 """How wide a table is where no terminal says: wide enough not to break a UUID or an error."""
 PLAIN_NEWS_S = 10.0
 """How often a plain line tells how far long work is."""
+
+TEXT_COLUMNS = frozenset({"Error", "Kind"})
+ROWS_SHOWN_MAX = 20
+"""Rows of a table of customers; --json has more."""
 
 PROGRAM = "metafield-sync"
 
@@ -58,6 +65,27 @@ def show_json(document: Any) -> None:
     """The one JSON document of `--json`: indented for a person at a terminal, else on one line."""
     json.dump(document, sys.stdout, indent=2 if sys.stdout.isatty() else None)
     sys.stdout.write("\n")
+
+
+def rows_table(
+    columns: Sequence[str], names: Sequence[str], rows: Sequence[dict[str, Any]], count: int
+) -> list[RenderableType]:
+    """The first of `count` customers as a table, and how many more there are.
+
+    Args:
+        columns: headings: a customer's two ids, then numbers; "Error" and "Kind" are text.
+        names: what each column shows of a row.
+        rows: as many as there are at hand.
+        count: how many there are in all.
+    """
+    table = Table(*columns, box=None, padding=(0, 2))
+    for column in table.columns[2:]:
+        column.justify = "left" if column.header in TEXT_COLUMNS else "right"
+        column.overflow = "fold"
+    for row in rows[:ROWS_SHOWN_MAX]:
+        table.add_row(*("" if row[name] is None else str(row[name]) for name in names))
+    left = max(count, len(rows)) - ROWS_SHOWN_MAX
+    return [table, f"  … and {left:,} more (--json shows up to {RESULT_ROWS_MAX:,})"] if left > 0 else [table]
 
 
 @contextmanager

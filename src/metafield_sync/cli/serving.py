@@ -81,7 +81,7 @@ async def worker() -> int:
     logs.configure(settings)
     async with open_runtime(settings) as runtime:
         await require_readable_tokens(runtime)
-        working = asyncio.create_task(work(runtime.mirror, runtime.runs), name="worker")
+        working = asyncio.create_task(work(runtime.mirror, runtime.runs, runtime.schedule), name="worker")
         try:
             log.info("working", version=__version__)
             await _until_signal(working)
@@ -128,7 +128,7 @@ async def serving(runtime: Runtime, listener: socket.socket, *, with_worker: boo
     web = asyncio.create_task(server.serve(sockets=[listener]), name="web")
     tasks = [web]
     # Without a worker the web process carries out what was asked of it, and takes up runs whose process died.
-    beside = work(runtime.mirror, runtime.runs) if with_worker else resume_runs(runtime.runs)
+    beside = work(runtime.mirror, runtime.runs, runtime.schedule) if with_worker else resume_runs(runtime.runs)
     tasks.append(asyncio.create_task(beside, name="worker" if with_worker else "runs"))
     try:
         ready = asyncio.create_task(server.ready.wait())

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NewType, Self, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline
+from psycopg.rows import Row, TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from metafield_sync.db.migrate import CONNECT_TIMEOUT_S, DatabaseUnusable
@@ -38,25 +39,55 @@ class RowsBusy(AppError):
     status = 503
 
 
-async def _configure(conn: AsyncConnection) -> None:
-    # Times are read in UTC: in another zone the first and last hours of the calendar cannot be represented.
-    await conn.execute("set timezone to 'UTC'")
+class _Connection(AsyncConnection[TupleRow]):
+    """One that knows the pipeline it is in, if any."""
+
+    pipeline_at_work: AsyncPipeline | None = None
+
+
+class _Cursor(AsyncCursor[Row]):
+    """One that ends its request before it reads the answer, in a pipeline too.
+
+    By itself psycopg only asks for the answers so far, and until the next request is ended the server waits for more of
+    it, without any limit of time. So a frozen process would never count as idle in its transaction.
+    """
+
+    async def fetchone(self) -> Row | None:
+        await self._end_request()
+        return await super().fetchone()
+
+    async def fetchall(self) -> list[Row]:
+        await self._end_request()
+        return await super().fetchall()
+
+    async def _end_request(self) -> None:
+        conn = self.connection
+        if self.pgresult is None and isinstance(conn, _Connection) and conn.pipeline_at_work is not None:
+            await conn.pipeline_at_work.sync()
 
 
 class Database:
-    """A pool of connections to one PostgreSQL. Open it with `async with`."""
+    """A pool of connections to one PostgreSQL. Open it with `async with`.
 
-    def __init__(self, conninfo: str, *, connections_max: int = POOL_CONNECTIONS_MAX) -> None:
+    Args:
+        conninfo: where it is; a function, when that may change while we run.
+        connections_max: how many connections at most.
+    """
+
+    def __init__(self, conninfo: str | Callable[[], str], *, connections_max: int = POOL_CONNECTIONS_MAX) -> None:
         # Autocommit: a single statement is its own transaction and one round trip; longer ones open theirs below.
         self._pool = AsyncConnectionPool(
             conninfo,
+            connection_class=_Connection,
             min_size=1,
             max_size=connections_max,
             timeout=POOL_WAIT_S,
             open=False,
-            kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S},
-            configure=_configure,
+            kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S, "cursor_factory": _Cursor},
+            configure=self._configure,
         )
+        self._isolated_otherwise = False
+        """Whether transactions that do not say so would be isolated in another way than ours must be."""
 
     async def __aenter__(self) -> Self:
         await self._pool.open()
@@ -64,6 +95,18 @@ class Database:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._pool.close()
+
+    async def _configure(self, conn: _Connection) -> None:
+        async with conn.cursor() as cur:
+            await cur.execute(BEGIN_SESSION)
+            row = await cur.fetchone()
+        assert row is not None, "a select without a table has one row"  # noqa: S101 - PostgreSQL's promise
+        server_pid, isolation, _ = row
+        if server_pid != conn.info.backend_pid:
+            # Somebody in between invents these numbers: a pooler, which may hand each transaction to another session,
+            # where what was prepared in the last one is unknown, or known by the name of something else.
+            conn.prepare_threshold = None
+        self._isolated_otherwise = self._isolated_otherwise or isolation != "read committed"
 
     @asynccontextmanager
     async def shop(self, shop_id: ShopId) -> AsyncGenerator[AsyncConnection]:
@@ -74,19 +117,9 @@ class Database:
         Raises:
             DatabaseUnusable: no connection could be had.
         """
-        async with self.connection() as conn:
-            try:
-                # By hand, because psycopg's `transaction()` waits for the answer to BEGIN before anything may follow,
-                # and once more before COMMIT. Here they travel with what comes next to them.
-                async with conn.pipeline():
-                    await conn.execute("begin", prepare=False)
-                    await conn.execute("select act_for_shop(%s)", (shop_id,))
-                    yield conn
-                    await conn.execute("commit", prepare=False)
-            except BaseException:
-                with suppress(psycopg.Error):
-                    await conn.rollback()
-                raise
+        async with self._pooled() as conn, _transaction(conn):
+            await conn.execute("select act_for_shop(%s)", (shop_id,))
+            yield conn
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[AsyncConnection]:
@@ -95,6 +128,15 @@ class Database:
         Raises:
             DatabaseUnusable: no connection could be had.
         """
+        async with self._pooled() as conn:
+            if self._isolated_otherwise:
+                async with _transaction(conn):
+                    yield conn
+            else:
+                yield conn
+
+    @asynccontextmanager
+    async def _pooled(self) -> AsyncGenerator[_Connection]:
         try:
             async with self._pool.connection() as conn:
                 yield conn
@@ -120,6 +162,35 @@ class Database:
         """
         async with self.shop(ShopId(0)) as conn:
             yield conn
+
+
+# What a pool's new connection is asked. Times are read in UTC: in another zone the first and last hours of the calendar
+# cannot be represented. (Where sessions change behind a pooler, it carries the time zone along.)
+BEGIN_SESSION = """
+select
+  pg_backend_pid(), current_setting('default_transaction_isolation'), set_config('TimeZone', 'UTC', false)
+"""
+
+# Whatever the database's default is: at another level, who has waited for a lock could not see what it waited for.
+BEGIN = "begin isolation level read committed"
+
+
+@asynccontextmanager
+async def _transaction(conn: _Connection) -> AsyncGenerator[None]:
+    """BEGIN and COMMIT, or ROLLBACK on an error."""
+    try:
+        # By hand, because psycopg's `transaction()` waits for the answer to BEGIN before anything may follow, and once
+        # more before COMMIT. Here they travel with what comes next to them.
+        async with conn.pipeline() as conn.pipeline_at_work:
+            await conn.execute(BEGIN, prepare=False)
+            yield
+            await conn.execute("commit", prepare=False)
+    except BaseException:
+        with suppress(psycopg.Error):
+            await conn.rollback()
+        raise
+    finally:
+        conn.pipeline_at_work = None
 
 
 async def again_after_deadlock(transact: Callable[[], Awaitable[T]]) -> T:

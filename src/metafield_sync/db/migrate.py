@@ -63,7 +63,8 @@ def connect(conninfo: str) -> psycopg.Connection:
             "postgresql://user:password@host:5432/database, other characters in it written as %XX."
         ) from None
     try:
-        conn = psycopg.connect(conninfo, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True)
+        # Nothing prepared: a pooler in between may give each transaction another session.
+        conn = psycopg.connect(conninfo, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True, prepare_threshold=None)
     except psycopg.Error as error:
         raise DatabaseUnusable(
             f"PostgreSQL cannot be reached: {_one_line(error)}. Check DATABASE_URL and that the server is running."
@@ -153,7 +154,7 @@ where r.rolname = current_user
 
 def _upgrade(owner_url: str) -> None:
     connect_again: Callable[[], psycopg.Connection] = lambda: psycopg.connect(  # noqa: E731 - a factory, named by its use
-        owner_url, connect_timeout=CONNECT_TIMEOUT_S
+        owner_url, connect_timeout=CONNECT_TIMEOUT_S, prepare_threshold=None
     )
     engine = create_engine("postgresql+psycopg://", creator=connect_again, poolclass=pool.NullPool)
     try:

@@ -84,6 +84,7 @@ class OutcomeUnknown(ShopifyError):
 
     def __init__(self, what: str, *, cost: Cost | None = None, partial: dict[str, Any] | None = None) -> None:
         super().__init__(f"{what} {_MAYBE_APPLIED}", cost=cost)
+        self.what = what
         self.partial = partial
 
 

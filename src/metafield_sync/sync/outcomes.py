@@ -51,6 +51,13 @@ class Failure:
             return 0.0
         return retry_delay_s(self.claim.attempts, is_trouble=self.is_trouble)
 
+    @property
+    def is_tried(self) -> bool:
+        """Whether runs and whoever waits are told. First trouble, and a conflict at first, get another chance soon."""
+        if self.conflict:
+            return self.claim.attempts >= CONFLICTS_AT_ONCE_MAX
+        return not self.is_trouble or self.claim.attempts > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -161,7 +168,7 @@ def failure_parameters(failures: Sequence[Failure], unread: Sequence[UUID] = ())
         "gone": [failure.gone for failure in failures],
         "doubts": [failure.in_doubt for failure in failures],
         "conflicts": [failure.conflict for failure in failures],
-        "troubles": [failure.is_trouble for failure in failures],
+        "tried": [failure.is_tried for failure in failures],
         "delays": [failure.delay_s for failure in failures],
         "versions": [failure.claim.version for failure in failures],
         "balances": [failure.claim.balance for failure in failures],
@@ -184,9 +191,11 @@ set
   status = case when t.gone then 'missing' else 'live' end,
   in_doubt = not t.gone and (m.in_doubt or t.in_doubt or t.conflict),
   conflicted = t.conflict,
-  doubt_since = case when t.in_doubt then clock_timestamp() else m.doubt_since end,
+  digest = case when not t.gone then m.digest end,
+  doubt_since = case when t.in_doubt then clock_timestamp() when not t.gone then m.doubt_since end,
   doubtful_balances = case
-    when t.in_doubt then coalesce(m.doubtful_balances, '{}') || t.balance else m.doubtful_balances
+    when t.in_doubt then coalesce(m.doubtful_balances, '{}') || t.balance
+    when not t.gone then m.doubtful_balances
   end,
   check_at = case
     when t.gone then null
@@ -194,9 +203,7 @@ set
     else m.check_at
   end,
   attempts = m.attempts + 1,
-  attempted_at = case
-    when t.conflict or (t.trouble and m.attempts = 0) then m.attempted_at else t.claimed_at
-  end,
+  attempted_at = case when t.tried then t.claimed_at else m.attempted_at end,
   failing_since = case
     when t.conflict and m.attempts < %(at_once)s then m.failing_since
     else coalesce(m.failing_since, clock_timestamp())
@@ -206,9 +213,9 @@ set
   error = t.error
 from unnest(
   %(failed)s::uuid[], %(codes)s::text[], %(errors)s::text[], %(gone)s::boolean[], %(doubts)s::boolean[],
-  %(conflicts)s::boolean[], %(troubles)s::boolean[], %(delays)s::double precision[], %(balances)s::bigint[],
+  %(conflicts)s::boolean[], %(tried)s::boolean[], %(delays)s::double precision[], %(balances)s::bigint[],
   %(claimed)s::timestamptz[], %(versions)s::bigint[]
-) as t (customer_id, code, error, gone, in_doubt, conflict, trouble, delay, balance, claimed_at, version)
+) as t (customer_id, code, error, gone, in_doubt, conflict, tried, delay, balance, claimed_at, version)
 where m.shop_id = %(shop)s and m.customer_id = t.customer_id and m.pushed_version < t.version
 """
 
@@ -308,7 +315,8 @@ def is_foreign(reading: Reading) -> bool:
 
 
 # A write without a known outcome may be applied late: the customer is read again 10 s, 60 s and 5 min after it,
-# whatever was written since, because a digest cannot tell a value that returned to what it was.
+# whatever was written since, because a digest cannot tell a value that returned to what it was. A push that turns out to
+# have gone through is noted with the run it was for, as an acknowledged one is.
 RECORD_READINGS = """
 with counted as (
   update shop_activity
@@ -320,7 +328,8 @@ with counted as (
 ),
 seen as (
   select
-    t.*,
+    t.*, m.pushed_balance as before, m.stale_since as behind_since,
+    t.agrees and m.in_doubt and t.balance = any (m.doubtful_balances) as was_written,
     case
       when t.gone then null
       when clock_timestamp() < m.doubt_since + interval '10 seconds' then m.doubt_since + interval '10 seconds'
@@ -332,6 +341,15 @@ seen as (
     %(gone)s::boolean[], %(claimed)s::timestamptz[]
   ) as t (customer_id, version, balance, agrees, digest, gone, claimed_at)
   join mirror_states m on m.shop_id = %(shop)s and m.customer_id = t.customer_id
+),
+noted as (
+  insert into sync_run_changes (shop_id, run_id, customer_id, change, before, after, reason)
+  select r.shop_id, r.id, s.customer_id, 'pushed', s.before::text, s.balance::text, r.kind
+  from seen s
+  join sync_runs r on r.shop_id = %(shop)s and r.status = 'running' and s.behind_since <= r.started_at
+  where s.was_written
+  on conflict (shop_id, run_id, customer_id, change)
+  do update set after = excluded.after, noted_at = clock_timestamp()
 )
 update mirror_states m
 set

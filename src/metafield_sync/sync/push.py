@@ -114,8 +114,7 @@ async def _record_failures(turn: Turn, batch: Batch, failures: Sequence[Failure]
     unread = [c.customer_id for c in batch.claims if suspicious and c.digest is None and c.customer_id not in failed]
     await outcomes.record_failures(turn.db, turn.lease, batch, failures, unread=sorted(unread))
     turn.refused += sum(not failure.conflict for failure in failures)
-    # Who met with trouble for the first time, or with somebody else's write, gets another try at once.
-    turn.tried(f.claim.customer_id for f in failures if not (f.conflict or (f.is_trouble and not f.claim.attempts)))
+    turn.tried(failure.claim.customer_id for failure in failures if failure.is_tried)
 
 
 def _named(result: SetResult) -> dict[int, Refusal]:

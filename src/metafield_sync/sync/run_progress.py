@@ -135,6 +135,51 @@ returning counted.n, exists (select from backfills b where b.shop_id = %(shop)s 
 """
 
 
+async def begin_reading(db: Database, shop_id: ShopId, run_id: UUID) -> int:
+    """How many customers a reconciliation has to read back: that is its progress, until it repairs."""
+    async with db.shop(shop_id) as conn, conn.cursor() as cur:
+        await cur.execute(BEGIN_READING, {"shop": shop_id, "run": run_id})
+        row = await cur.fetchone()
+    return 0 if row is None else row[0]
+
+
+BEGIN_READING = """
+update sync_runs r
+set
+  progress_total = (select count(*) from customers c where c.shop_id = r.shop_id),
+  progress_done = 0,
+  heartbeat_at = clock_timestamp()
+where r.shop_id = %(shop)s and r.id = %(run)s
+returning r.progress_total
+"""
+
+
+async def note_read(db: Database, shop_id: ShopId, run_id: UUID, read: int) -> None:
+    """Note how many customers have been read back. Some may be the shop's and not ours: they count for nothing."""
+    async with db.shop(shop_id) as conn:
+        await conn.execute(NOTE_READ, {"shop": shop_id, "run": run_id, "read": read})
+
+
+NOTE_READ = """
+update sync_runs
+set progress_done = least(%(read)s, progress_total), heartbeat_at = clock_timestamp()
+where shop_id = %(shop)s and id = %(run)s and status = 'running'
+"""
+
+
+async def note_alive(db: Database, shop_id: ShopId, run_id: UUID) -> None:
+    """Note that a run is being executed."""
+    async with db.shop(shop_id) as conn:
+        await conn.execute(NOTE_ALIVE, {"shop": shop_id, "run": run_id})
+
+
+NOTE_ALIVE = """
+update sync_runs
+set heartbeat_at = clock_timestamp()
+where shop_id = %(shop)s and id = %(run)s and status = 'running'
+"""
+
+
 async def count_left(conn: AsyncConnection, shop_id: ShopId, run_id: UUID) -> int:
     """How many customers a run has still to try."""
     async with conn.cursor() as cur:

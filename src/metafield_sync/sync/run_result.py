@@ -34,8 +34,8 @@ async def result_document(
         stopped_because: why the run ended before it had tried everybody; the error of those it did not come to.
     """
     figures = await run_figures(conn, shop_id, run_id)
+    await note_failures(conn, shop_id, run_id, stopped_because)
     async with conn.cursor(row_factory=dict_row) as cur:
-        await cur.execute(NOTE_FAILURES, {"shop": shop_id, "run": run_id, "otherwise": stopped_because})
         await cur.execute(
             RUN_FAILURES,
             {"shop": shop_id, "run": run_id, "limit": RESULT_ROWS_MAX, "otherwise": stopped_because},
@@ -165,7 +165,12 @@ order by c.id
 limit %(limit)s
 """
 
-# On record for as long as the run is, beside what it pushed.
+
+async def note_failures(conn: AsyncConnection, shop_id: ShopId, run_id: UUID, stopped_because: str | None) -> None:
+    """Put who could not be synced, and why, on record for as long as the run is, beside what it pushed."""
+    await conn.execute(NOTE_FAILURES, {"shop": shop_id, "run": run_id, "otherwise": stopped_because})
+
+
 NOTE_FAILURES = """
 insert into sync_run_changes (shop_id, run_id, customer_id, change, before, after, reason)
 select

@@ -20,12 +20,13 @@ from metafield_sync.errors import AppError
 from metafield_sync.ledger.verification import verify
 from metafield_sync.sync.reconcile.document import reconcile_document
 from metafield_sync.sync.reconcile.reading import reconcile
-from metafield_sync.sync.run_progress import count_left, make_due, make_stale, note_progress
+from metafield_sync.sync.run_progress import count_left, make_due, make_stale, note_alive, note_progress
 from metafield_sync.sync.run_result import result_document
 
 if TYPE_CHECKING:
     from metafield_sync.db.database import Database, ShopId
     from metafield_sync.sync.drain import DrainReport, Mirror
+    from metafield_sync.sync.reconcile.reading import ReadBack
 
 RUN_POLL_S = 0.1
 """How often a run looks again while another drain holds the shop, or another process does the run."""
@@ -42,6 +43,10 @@ RUN_TROUBLE_PAUSE_S = 1.0
 """A run gives up on a Shopify that does not answer after three turns, with pauses of 1, 2 and 3 s between them."""
 RUNS_TAKEN_UP_MAX = 4
 """So many runs a process takes up at a time without being asked for them; the rest are for others, or for later."""
+
+UNEXPECTED_ERROR = "Something unexpected went wrong, and is in the log: "
+"""How the error on record of a run begins that failed for a reason of ours. Only the first line of it follows: further
+ones may quote rows."""
 
 Kind = Literal["sync", "verify", "reconcile"]
 Trigger = Literal["api", "cli", "demo", "schedule"]
@@ -229,7 +234,7 @@ class Runs:
                 run = await self._claim(shop_id, run_id)
             if run is None:
                 return
-            heartbeat = asyncio.create_task(self._heartbeat(shop_id, run_id))
+            heartbeat = asyncio.create_task(self._heartbeat(shop_id, run))
             try:
                 await self._carry_out(shop_id, run)
             except asyncio.CancelledError:
@@ -238,12 +243,18 @@ class Runs:
             finally:
                 heartbeat.cancel()
                 await asyncio.gather(heartbeat, return_exceptions=True)
+        except AppError as error:
+            log.warning("run failed", shop_id=shop_id, run_id=str(run_id), detail=error.detail)
+            await self._fail(shop_id, run_id, error.detail)
         except Exception as error:
-            # A run that cannot go on says so on its record; whoever waits for it must not wait for ever.
             log.exception("run failed", shop_id=shop_id, run_id=str(run_id))
-            with suppress(AppError):
-                async with self._db.shop(shop_id) as conn:
-                    await conn.execute(FAIL_RUN, {"shop": shop_id, "run": run_id, "error": str(error)})
+            await self._fail(shop_id, run_id, UNEXPECTED_ERROR + (str(error).strip() or repr(error)).splitlines()[0])
+
+    async def _fail(self, shop_id: ShopId, run_id: UUID, error: str) -> None:
+        """A run that cannot go on says so on its record; whoever waits for it must not wait for ever."""
+        with suppress(AppError):
+            async with self._db.shop(shop_id) as conn:
+                await conn.execute(FAIL_RUN, {"shop": shop_id, "run": run_id, "error": error})
 
     async def _put_back(self, shop_id: ShopId, run_id: UUID) -> None:
         """This process stops: whoever is asked next, or looks for orphans, begins the run afresh at once."""
@@ -271,22 +282,24 @@ class Runs:
         except RunNotFound:
             return True
 
-    async def _heartbeat(self, shop_id: ShopId, run_id: UUID) -> None:
+    async def _heartbeat(self, shop_id: ShopId, run: Run) -> None:
+        # A reconciliation's progress is what it has read back, and one that only reports makes nobody due.
+        note = note_alive if run.kind == "reconcile" else note_progress
         while True:
             await asyncio.sleep(RUN_HEARTBEAT_S)
             try:
-                await note_progress(self._db, shop_id, run_id)
+                await note(self._db, shop_id, run.id)
             except Exception as error:  # noqa: BLE001 - one that fails is followed by the next; the run itself goes on
-                log.warning("run not heard of", shop_id=shop_id, run_id=str(run_id), error=str(error))
+                log.warning("run not heard of", shop_id=shop_id, run_id=str(run.id), error=str(error))
 
     async def _carry_out(self, shop_id: ShopId, run: Run) -> None:
-        definition: str | None = None
+        read_back: ReadBack | None = None
         if run.kind == "verify":
             await verify(self._db, shop_id, run_id=run.id)
         if run.kind == "reconcile":
-            definition = await reconcile(self._mirror, shop_id, run.id, repair=run.repair)
+            read_back = await reconcile(self._mirror, shop_id, run.id, repair=run.repair)
             if not run.repair:
-                await self._finish(shop_id, run, None, definition)
+                await self._finish(shop_id, run, None, read_back)
                 return
         await make_due(self._db, shop_id, run.id)
         if run.forced:
@@ -299,24 +312,27 @@ class Runs:
             looked_for_missing = looked_for_missing or report.end not in {"busy", "trouble"}
             left, backfilling = await note_progress(self._db, shop_id, run.id)
             if left == 0 and looked_for_missing:
-                if await self._finish(shop_id, run, None, definition):
+                if await self._finish(shop_id, run, None, read_back):
                     return
             elif report.end == "paused" or patience.is_over(report, left, backfilling=backfilling):
-                await self._finish(shop_id, run, report, definition)
+                await self._finish(shop_id, run, report, read_back)
                 return
             else:
                 await asyncio.sleep(patience.pause_s(report, left))
 
-    async def _finish(self, shop_id: ShopId, run: Run, stopped: DrainReport | None, definition: str | None) -> bool:
+    async def _finish(self, shop_id: ShopId, run: Run, stopped: DrainReport | None, read_back: ReadBack | None) -> bool:
         """Make up the result and close the run; False if something has come up that it has to cover."""
         async with self._db.shop(shop_id) as conn:
             await conn.execute(LOCK_SHOP, {"shop": shop_id})
             if stopped is None and (run.kind != "reconcile" or run.repair) and await count_left(conn, shop_id, run.id):
                 return False
+            stopped_because = stopped and stopped.detail
             result = (
-                await result_document(conn, shop_id, run.id, stopped and stopped.detail)
-                if definition is None
-                else await reconcile_document(conn, shop_id, run.id, definition=definition, repair=run.repair)
+                await result_document(conn, shop_id, run.id, stopped_because)
+                if read_back is None
+                else await reconcile_document(
+                    conn, shop_id, run.id, read_back, repair=run.repair, stopped_because=stopped_because
+                )
             )
             await conn.execute(FINISH_RUN, {"shop": shop_id, "run": run.id, "result": Json(result)})
         log.info(

@@ -11,6 +11,7 @@ from psycopg.rows import class_row, dict_row
 
 from metafield_sync.customers.identity import CustomerNotFound
 from metafield_sync.errors import AppError
+from metafield_sync.shops.registry import PAUSED_BY_STAFF
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 MirrorStatus = Literal["in_step", "stale", "in_doubt", "failing", "missing", "paused"]
 
 STALE_ALARM_S = 300
-"""A change that has waited this long is an alarm, whatever the reason."""
+"""A change that has waited this long is an alarm, whatever the reason; unless staff paused the shop."""
+
+BackfillStep = Literal["collecting", "reading_values", "files"]
 
 
 class NotDismissible(AppError):
@@ -173,6 +176,105 @@ returning 1
 """
 
 
+@dataclass(frozen=True, slots=True)
+class BackfillStanding:
+    """A backfill under way.
+
+    `written`, `refused` and `unknown` count the lines whose results are in. `attempts`: how often in a row its step has
+    failed. `overdue_s`: for how long its next step has been due, in seconds; nobody works for the shop if that grows.
+    """
+
+    started_at: datetime
+    step: BackfillStep
+    customers: int
+    written: int
+    refused: int
+    unknown: int
+    attempts: int
+    overdue_s: float
+
+
+async def backfill_standing(conn: AsyncConnection, shop_id: ShopId) -> BackfillStanding | None:
+    """How far the shop's backfill is; None if there is none under way."""
+    async with conn.cursor(row_factory=class_row(BackfillStanding)) as cur:
+        await cur.execute(BACKFILL_STANDING, {"shop": shop_id})
+        return await cur.fetchone()
+
+
+BACKFILL_STANDING = """
+select
+  started_at,
+  case when collected_at is null then 'collecting' when values_read_at is null then 'reading_values' else 'files' end
+    as step,
+  customers, written, refused, unknown, attempts,
+  greatest(0, extract(epoch from clock_timestamp() - next_step_at)::double precision) as overdue_s
+from backfills
+where shop_id = %(shop)s and finished_at is null
+"""
+
+
+async def failures_by_code(conn: AsyncConnection, shop_id: ShopId) -> dict[str, int]:
+    """How many customers fail, by Shopify's or our own code; dismissed ones are left out."""
+    async with conn.cursor() as cur:
+        await cur.execute(FAILURES_BY_CODE, {"shop": shop_id})
+        return dict(await cur.fetchall())
+
+
+FAILURES_BY_CODE = """
+select coalesce(m.error_code, 'unknown'), count(*)
+from mirror_states m
+where m.shop_id = %(shop)s and m.failing_since is not null and m.dismissed_at is null
+group by 1
+order by 2 desc, 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LastRuns:
+    """The latest runs of one kind: the one that was done, with its result, and the one that failed, with its error."""
+
+    kind: str
+    done_at: datetime | None
+    result: dict[str, Any] | None
+    failed_at: datetime | None
+    error: str | None
+
+
+async def last_runs(conn: AsyncConnection, shop_id: ShopId) -> dict[str, LastRuns]:
+    """The latest verifications and reconciliations, by kind, whoever asked for them."""
+    async with conn.cursor(row_factory=class_row(LastRuns)) as cur:
+        await cur.execute(LAST_RUNS, {"shop": shop_id})
+        return {found.kind: found for found in await cur.fetchall()}
+
+
+LAST_RUNS = """
+select k.kind, d.finished_at as done_at, d.result, f.finished_at as failed_at, f.error
+from unnest(array['verify', 'reconcile']) as k (kind)
+left join lateral (
+  select r.finished_at, r.result
+  from sync_runs r
+  where r.shop_id = %(shop)s and r.kind = k.kind and r.status = 'done'
+  order by r.requested_at desc
+  limit 1
+) d on true
+left join lateral (
+  select r.finished_at, r.error
+  from sync_runs r
+  where r.shop_id = %(shop)s and r.kind = k.kind and r.status = 'failed'
+  order by r.requested_at desc
+  limit 1
+) f on true
+"""
+
+
+def is_overdue(standing: dict[str, Any]) -> bool:
+    """Whether a change has waited for too long, whatever the reason: failing, in doubt, or a shop that Shopify refuses.
+
+    Customers who are gone from Shopify wait for nothing. Nor does anybody in a shop that staff paused: they chose it.
+    """
+    return standing["oldest_s"] > STALE_ALARM_S and standing["paused_code"] != PAUSED_BY_STAFF
+
+
 async def shop_standing(conn: AsyncConnection, shop_id: ShopId) -> dict[str, Any]:
     """The shop in numbers: customers by status, the age of the oldest change not pushed, budget and activity."""
     async with conn.cursor(row_factory=dict_row) as cur:
@@ -185,7 +287,8 @@ async def shop_standing(conn: AsyncConnection, shop_id: ShopId) -> dict[str, Any
 SHOP_STANDING = """
 select
   s.domain, s.status, s.paused_code, s.paused_detail, s.probe_at,
-  a.calls, a.throttled, a.points_spent, a.customers_pushed, a.customers_refused, a.outcomes_unknown,
+  a.calls, a.throttled, a.points_spent, a.customers_pushed, a.customers_read, a.customers_refused, a.outcomes_unknown,
+  a.conflicts_ours, a.conflicts_foreign, a.late_writes, a.backfilled, a.drifts,
   a.budget_maximum, a.budget_available, a.budget_restore_rate, a.budget_seen_at,
   (select count(*) from customers c where c.shop_id = s.id) as customers,
   t.missing, t.in_doubt, t.waiting, t.failing,

@@ -11,7 +11,7 @@ from metafield_sync.web.documents import EntryIn
 from metafield_sync.web.gate import BodyLimit, KeyGate
 from metafield_sync.web.metrics import Measure, Metrics
 from metafield_sync.web.problems import Problem, handle_problems
-from metafield_sync.web.routes import customers, failures, health, ledger, runs, sync_balances
+from metafield_sync.web.routes import customers, failures, health, ledger, reconcile, runs, status, sync_balances
 
 if TYPE_CHECKING:
     from metafield_sync.runtime import Runtime
@@ -44,7 +44,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     metrics = Metrics()
     app.state.runtime = runtime
     app.state.metrics = metrics
-    for module in (sync_balances, customers, ledger, runs, failures, health):
+    for module in (sync_balances, reconcile, customers, ledger, runs, failures, status, health):
         app.include_router(module.router)
     handle_problems(app)
     _complete_openapi(app)

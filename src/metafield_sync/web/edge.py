@@ -1,12 +1,10 @@
-"""What the routes share: who calls, with what parts to work, how pages go on, and how answers are put."""
+"""What the routes share: who calls, with what parts to work, and how answers are put."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import TYPE_CHECKING, Annotated, cast
 
-from fastapi import Depends, Query, Request, Security
+from fastapi import Depends, Request, Security
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 
@@ -15,17 +13,9 @@ from metafield_sync.runtime import Runtime
 from metafield_sync.shops.api_keys import Caller
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fastapi.dependencies.models import Dependant
     from fastapi.routing import APIRoute
     from pydantic import BaseModel
-
-PAGE_ROWS_MAX = 250
-PAGE_ROWS_DEFAULT = 50
-
-Limit = Annotated[int, Query(ge=1, le=PAGE_ROWS_MAX, description="How many rows the page may have.")]
-Cursor = Annotated[str | None, Query(max_length=200, description="`nextCursor` of the page before.")]
 
 
 class ParameterInvalid(AppError):
@@ -79,31 +69,3 @@ OPEN = [Depends(refuse_unknown_parameters)]
 def answer(document: BaseModel, status: int = 200) -> Response:
     """A document as the response; what was not set is left out, what was set to nothing is null."""
     return Response(document.model_dump_json(by_alias=True, exclude_unset=True), status, media_type="application/json")
-
-
-def to_cursor(*parts: object) -> str:
-    """Where the next page begins, in a form that nobody takes for anything else."""
-    return base64.urlsafe_b64encode("|".join(str(part) for part in parts).encode()).decode().rstrip("=")
-
-
-def from_cursor(cursor: str | None, parts: int) -> Sequence[str] | None:
-    """The parts of a cursor; None if there is none.
-
-    Raises:
-        ParameterInvalid: it is not one of ours.
-    """
-    if cursor is None:
-        return None
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, ValueError):
-        raise bad_cursor() from None
-    found = text.split("|")
-    if len(found) != parts:
-        raise bad_cursor()
-    return found
-
-
-def bad_cursor() -> ParameterInvalid:
-    """What a cursor that is not ours is told."""
-    return ParameterInvalid("cursor: not a cursor of this list. Use the nextCursor of the page before, or none.")

@@ -26,8 +26,8 @@ listen, and would meet a reset connection instead of the answer."""
 KEY_CHARS_MAX = 200
 KEYS_REMEMBERED_MAX = 10_000
 
-WRITES_BY_GET = frozenset({"/api/sync-balances"})
-"""Cron services can send no more than a GET; the call changes things all the same."""
+WRITES_BY_GET = frozenset({"/api/sync-balances", "/api/reconcile"})
+"""Cron services can send no more than a GET; these calls change things, or spend API points, all the same."""
 
 
 class BodyLimit:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from psycopg.rows import dict_row
 
+from metafield_sync.sync.schedule import workers_alive
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from prometheus_client.metrics_core import Metric
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +28,7 @@ GAUGES = {
     "failing": "Customers whose last push failed.",
     "missing": "Customers who are gone from Shopify.",
     "in_doubt": "Customers whose last push has no known outcome.",
+    "backfilling": "Shops that are being pushed by bulk operation.",
     "oldest_stale_seconds": "Age of the oldest change that has not reached Shopify, in active shops. Alarm on this.",
 }
 COUNTERS = {
@@ -31,18 +36,37 @@ COUNTERS = {
     "throttled": "Calls that Shopify throttled.",
     "points_spent": "Shopify API points spent on writing metafields.",
     "customers_pushed": "Customers whose balance Shopify acknowledged.",
+    "customers_read": "Customers read back from Shopify, after a write without a known outcome or to reconcile.",
     "customers_refused": "Customers that Shopify refused.",
     "outcomes_unknown": "Calls whose outcome Shopify did not tell.",
+    "late_writes": "Customers in step of whom reading back showed that a late write had won. Each was written again.",
+    "drifts": "Customers whom a reconciliation found showing something else than their balance.",
 }
+CONFLICT_WRITERS = {"ourselves": "conflicts_ours", "foreign": "conflicts_foreign"}
 LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
-async def fleet_counts(db: Database) -> Mapping[str, Any]:
-    """Numbers over every shop; see the function of the same name in the database."""
-    async with db.unscoped() as conn, conn.cursor(row_factory=dict_row) as cur:
-        await cur.execute("select * from fleet_counts()")
-        row = await cur.fetchone()
-    return row or {}
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Numbers over every shop, counted just now: in all, failing customers by code, runs, workers."""
+
+    counts: Mapping[str, Any]
+    failing: Sequence[tuple[str, int]]
+    runs: Sequence[tuple[str, str, str, int]]
+    workers: int
+
+
+async def read_fleet(db: Database) -> Fleet:
+    """Numbers over every shop, from the functions that tell them and nothing else."""
+    async with db.unscoped() as conn, conn.cursor() as cur:
+        async with conn.cursor(row_factory=dict_row) as named:
+            await named.execute("select * from fleet_counts()")
+            counts = await named.fetchone()
+        await cur.execute("select code, customers from fleet_failures()")
+        failing = await cur.fetchall()
+        await cur.execute("select kind, trigger, status, runs from fleet_runs()")
+        runs = await cur.fetchall()
+        return Fleet(counts or {}, failing, runs, await workers_alive(conn))
 
 
 class Metrics:
@@ -64,7 +88,7 @@ class Metrics:
             registry=self._registry,
         )
 
-    def render(self, fleet: Mapping[str, Any]) -> bytes:
+    def render(self, fleet: Fleet) -> bytes:
         """Everything in Prometheus' text format."""
         counted = CollectorRegistry()
         counted.register(_Fleet(fleet))
@@ -74,15 +98,41 @@ class Metrics:
 class _Fleet:
     """Figures that were counted just now."""
 
-    def __init__(self, figures: Mapping[str, Any]) -> None:
-        self._figures = figures
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
 
     def collect(self) -> Iterable[Metric]:
         """What prometheus-client asks for."""
+        counts = self._fleet.counts
         for name, about in GAUGES.items():
-            yield GaugeMetricFamily(f"metafield_sync_{name}", about, value=float(self._figures[name]))
+            yield GaugeMetricFamily(f"metafield_sync_{name}", about, value=float(counts[name]))
         for name, about in COUNTERS.items():
-            yield CounterMetricFamily(f"metafield_sync_{name}", about, value=float(self._figures[name]))
+            yield CounterMetricFamily(f"metafield_sync_{name}", about, value=float(counts[name]))
+        conflicts = CounterMetricFamily(
+            "metafield_sync_conflicts",
+            "Writes that met another value than believed, by who had written it; each was made again over it.",
+            labels=["writer"],
+        )
+        for writer, name in CONFLICT_WRITERS.items():
+            conflicts.add_metric([writer], float(counts[name]))
+        yield conflicts
+        failing = GaugeMetricFamily(
+            "metafield_sync_failing_customers", "Customers who fail, by Shopify's code or ours.", labels=["code"]
+        )
+        for code, customers in self._fleet.failing:
+            failing.add_metric([code], customers)
+        yield failing
+        runs = GaugeMetricFamily(
+            "metafield_sync_runs", "Runs on record (HISTORY_DAYS).", labels=["kind", "trigger", "status"]
+        )
+        for kind, trigger, status, count in self._fleet.runs:
+            runs.add_metric([kind, trigger, status], count)
+        yield runs
+        yield GaugeMetricFamily(
+            "metafield_sync_workers_alive",
+            "Workers heard of in the last 30 seconds. Alarm on 0: nothing is pushed by itself.",
+            value=self._fleet.workers,
+        )
 
 
 class Measure:

@@ -15,7 +15,6 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from metafield_sync import logs
-from metafield_sync.cli.balances import run_all
 from metafield_sync.cli.demo import report
 from metafield_sync.cli.demo.comparison import compare
 from metafield_sync.cli.demo.folder import DemoFolder
@@ -23,6 +22,7 @@ from metafield_sync.cli.demo.purchases import points_earned, read_orders
 from metafield_sync.cli.demo.store import SHOP_DOMAIN, DevStore, Plan, started
 from metafield_sync.cli.output import progress, show_json, stderr, stdout
 from metafield_sync.cli.parts import DONE, FAILURES, JsonOption, Whole, quiet_level
+from metafield_sync.cli.running import run_all
 from metafield_sync.cli.serving import PortTaken, listen, serving, with_port_of
 from metafield_sync.customers.identity import ShopifyCustomerId, ensure_customer
 from metafield_sync.db.embedded import EmbeddedPostgres

@@ -102,6 +102,17 @@ class EmbeddedPostgres:
                     self._use = share_lock(self._folder.users_lock)
         return url
 
+    def has_died(self) -> bool:
+        """Whether no process of the server is left. Cheap enough to ask every second; `start` revives it.
+
+        Raises:
+            OSError: its lock file cannot be opened.
+        """
+        if (lock := try_lock(self._folder.server_lock)) is None:
+            return False
+        os.close(lock)
+        return True
+
     def stop(self) -> None:
         """End this use, and the server if no other is left. Does nothing when there is no use to end.
 

@@ -12,9 +12,14 @@ if TYPE_CHECKING:
 
 
 def run_sql_beside(migration: str) -> None:
-    """Run the `.sql` file that has the name of the migration's own file (pass `__file__`).
+    """Run the `.sql` file that has the name of the migration's own file (pass `__file__`)."""
+    run_sql(Path(migration).with_suffix(".sql").read_bytes())
 
-    Handed to psycopg as it is, without parameters: many statements in one go, and no `%` or `:name` is special in it.
+
+def run_sql(statements: bytes) -> None:
+    """Run many statements in one go.
+
+    Handed to psycopg as they are, without parameters: no `%` or `:name` is special in them.
     """
     connection = cast("psycopg.Connection", op.get_bind().connection.driver_connection)
-    connection.execute(Path(migration).with_suffix(".sql").read_bytes())
+    connection.execute(statements)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, LiteralString
 
 from psycopg.rows import dict_row
 
@@ -57,8 +57,12 @@ async def note_shown(
     shown: Sequence[tuple[int, ShownMetafield | None]],
     *,
     repair: bool,
-) -> None:
-    """Compare what some customers show, by Shopify's id; note each drift with the run, and make it due if to repair."""
+) -> int:
+    """Compare what some customers show, by Shopify's id; note each drift with the run, and make it due if to repair.
+
+    Returns:
+        How many were seen to show their balance.
+    """
     parameters = {
         "shop": shop_id,
         "run": run_id,
@@ -70,7 +74,7 @@ async def note_shown(
         "balances": [None if metafield is None else metafield.as_balance() for _, metafield in shown],
         "digests": [None if metafield is None else metafield.digest for _, metafield in shown],
     }
-    await _note(db, shop_id, NOTE_SHOWN, parameters)
+    return await _note(db, shop_id, NOTE_SHOWN, parameters)
 
 
 async def note_gone(
@@ -89,13 +93,15 @@ async def note_gone(
     await _note(db, shop_id, NOTE_GONE, parameters)
 
 
-async def _note(db: Database, shop_id: ShopId, statement: Any, parameters: dict[str, Any]) -> None:
-    async def note() -> None:
-        async with db.shop(shop_id) as conn:
-            await conn.execute(LOCK_COMPARED, parameters)
-            await conn.execute(statement, parameters)
+async def _note(db: Database, shop_id: ShopId, statement: LiteralString, parameters: dict[str, Any]) -> int:
+    async def note() -> int:
+        async with db.shop(shop_id) as conn, conn.cursor() as cur:
+            await cur.execute(LOCK_COMPARED, parameters)
+            await cur.execute(statement, parameters)
+            row = await cur.fetchone()
+        return 0 if row is None else row[0]
 
-    await again_after_deadlock(note)
+    return await again_after_deadlock(note)
 
 
 # By customer id, the order of postings and drains.
@@ -109,7 +115,8 @@ for no key update of m
 """
 
 # Nobody who was touched since the reading began, is on the way, or is in doubt: of them it tells nothing. Who shows the
-# balance, over another digest than known (somebody wrote, and wrote back), is in step, with that digest.
+# balance, over another digest than known (somebody wrote, and wrote back), is in step, with that digest. A drift that
+# this run has noted before, in a reading that broke off, is counted once.
 NOTE_SHOWN = """
 with compared as materialized (
   select
@@ -153,27 +160,31 @@ noted as (
   where not d.agrees
   on conflict (shop_id, run_id, customer_id, change)
   do update set before = excluded.before, after = excluded.after, reason = excluded.reason
+  returning xmax = 0 as is_new
 ),
 counted as (
   update shop_activity
-  set drifts = drifts + (select count(*) from compared where not agrees)
-  where shop_id = %(shop)s
+  set drifts = drifts + (select count(*) from noted where is_new)
+  where shop_id = %(shop)s and exists (select from noted where is_new)
+),
+repaired as (
+  update mirror_states m
+  set
+    digest = d.digest,
+    status = case when not d.agrees and %(repair)s then 'live' else m.status end,
+    wanted_version = m.wanted_version + (not d.agrees and %(repair)s and m.stale_since is null)::integer,
+    stale_since = case
+      when not d.agrees and %(repair)s then least(m.stale_since, r.started_at) else m.stale_since
+    end,
+    due_at = case when not d.agrees and %(repair)s then clock_timestamp() else m.due_at end
+  from compared d
+  join sync_runs r on r.shop_id = %(shop)s and r.id = %(run)s
+  where
+    m.shop_id = %(shop)s
+    and m.customer_id = d.customer_id
+    and ((d.agrees and m.digest is distinct from d.digest) or (not d.agrees and %(repair)s))
 )
-update mirror_states m
-set
-  digest = d.digest,
-  status = case when not d.agrees and %(repair)s then 'live' else m.status end,
-  wanted_version = m.wanted_version + (not d.agrees and %(repair)s and m.stale_since is null)::integer,
-  stale_since = case
-    when not d.agrees and %(repair)s then least(m.stale_since, r.started_at) else m.stale_since
-  end,
-  due_at = case when not d.agrees and %(repair)s then clock_timestamp() else m.due_at end
-from compared d
-join sync_runs r on r.shop_id = %(shop)s and r.id = %(run)s
-where
-  m.shop_id = %(shop)s
-  and m.customer_id = d.customer_id
-  and ((d.agrees and m.digest is distinct from d.digest) or (not d.agrees and %(repair)s))
+select count(*) from compared where agrees
 """
 
 NOTE_GONE = """
@@ -197,26 +208,30 @@ noted as (
   from gone g
   on conflict (shop_id, run_id, customer_id, change)
   do update set before = excluded.before, after = excluded.after, reason = excluded.reason
+  returning xmax = 0 as is_new
 ),
 counted as (
   update shop_activity
-  set drifts = drifts + (select count(*) from gone)
-  where shop_id = %(shop)s
+  set drifts = drifts + (select count(*) from noted where is_new)
+  where shop_id = %(shop)s and exists (select from noted where is_new)
+),
+stopped as (
+  update mirror_states m
+  set
+    status = 'missing',
+    wanted_version = case when m.stale_since is null then m.wanted_version + 1 else m.wanted_version end,
+    stale_since = coalesce(m.stale_since, clock_timestamp()),
+    digest = null,
+    check_at = null,
+    in_doubt = false,
+    failing_since = coalesce(m.failing_since, clock_timestamp()),
+    attempted_at = clock_timestamp(),
+    error_code = %(gone_code)s,
+    error = %(gone_error)s
+  from gone g
+  where %(repair)s and m.shop_id = %(shop)s and m.customer_id = g.customer_id
 )
-update mirror_states m
-set
-  status = 'missing',
-  wanted_version = case when m.stale_since is null then m.wanted_version + 1 else m.wanted_version end,
-  stale_since = coalesce(m.stale_since, clock_timestamp()),
-  digest = null,
-  check_at = null,
-  in_doubt = false,
-  failing_since = coalesce(m.failing_since, clock_timestamp()),
-  attempted_at = clock_timestamp(),
-  error_code = %(gone_code)s,
-  error = %(gone_error)s
-from gone g
-where %(repair)s and m.shop_id = %(shop)s and m.customer_id = g.customer_id
+select count(*) from gone
 """
 
 

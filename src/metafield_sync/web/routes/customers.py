@@ -18,25 +18,15 @@ from metafield_sync.web.documents import (
     CustomerIn,
     CustomerOut,
     CustomersOut,
-    CustomerSyncOut,
     EntriesOut,
     EntryOut,
 )
-from metafield_sync.web.edge import (
-    API,
-    PAGE_ROWS_DEFAULT,
-    CallerIs,
-    Cursor,
-    Limit,
-    Parts,
-    answer,
-    bad_cursor,
-    from_cursor,
-    to_cursor,
-)
+from metafield_sync.web.edge import API, CallerIs, Parts, answer
 from metafield_sync.web.fields import CustomerUuid, Moment, ShopifyId
+from metafield_sync.web.paging import PAGE_ROWS_DEFAULT, Cursor, Limit, number, one_page, read_cursor
 from metafield_sync.web.problems import error_responses
 from metafield_sync.web.routes.sync_balances import sync_one
+from metafield_sync.web.run_documents import CustomerSyncOut
 
 router = APIRouter(tags=["customers"], dependencies=API)
 
@@ -80,26 +70,10 @@ async def list_customers(
             except CustomerNotFound:
                 found = []
             return answer(CustomersOut(customers=[CustomerOut.of(one) for one in found], next_cursor=None))
-        page = await customer_page(conn, caller.shop_id, after=uuid_cursor(cursor), limit=limit + 1)
-    return answer(
-        CustomersOut(
-            customers=[CustomerOut.of(one) for one in page[:limit]],
-            next_cursor=to_cursor(page[limit - 1].id) if len(page) > limit else None,
-        )
-    )
-
-
-def uuid_cursor(cursor: str | None) -> UUID | None:
-    """The customer a page goes on after.
-
-    Raises:
-        ParameterInvalid: it is not a cursor of ours.
-    """
-    parts = from_cursor(cursor, 1)
-    try:
-        return None if parts is None else UUID(parts[0])
-    except ValueError:
-        raise bad_cursor() from None
+        (after,) = read_cursor(cursor, UUID) or (None,)
+        found = await customer_page(conn, caller.shop_id, after=after, limit=limit + 1)
+    page, next_cursor = one_page(found, limit, lambda one: (one.id,))
+    return answer(CustomersOut(customers=[CustomerOut.of(one) for one in page], next_cursor=next_cursor))
 
 
 @router.get(
@@ -139,24 +113,12 @@ async def list_entries(
     limit: Limit = PAGE_ROWS_DEFAULT,
 ) -> Response:
     """One customer's entries, newest first."""
-    before = from_cursor(cursor, 1)
-    if before is not None and not (before[0].isascii() and before[0].isdigit() and len(before[0]) < 19):  # noqa: PLR2004 - 2^63 has 19
-        raise bad_cursor()
+    (before,) = read_cursor(cursor, number) or (None,)
     async with parts.db.shop(caller.shop_id) as conn:
         await require(conn, caller.shop_id, CustomerId(customerId))
-        page = await statement_page(
-            conn,
-            caller.shop_id,
-            customerId,
-            before_sequence=None if before is None else int(before[0]),
-            limit=limit + 1,
-        )
-    return answer(
-        EntriesOut(
-            entries=[EntryOut.of(entry) for entry in page[:limit]],
-            next_cursor=to_cursor(page[limit - 1].sequence) if len(page) > limit else None,
-        )
-    )
+        found = await statement_page(conn, caller.shop_id, customerId, before_sequence=before, limit=limit + 1)
+    page, next_cursor = one_page(found, limit, lambda entry: (entry.sequence,))
+    return answer(EntriesOut(entries=[EntryOut.of(entry) for entry in page], next_cursor=next_cursor))
 
 
 @router.post(

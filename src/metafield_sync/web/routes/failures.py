@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from fastapi import APIRouter
 from fastapi.responses import Response
 
 from metafield_sync.sync.standing import dismiss_failure, failure_page
-from metafield_sync.web.documents import DismissedOut, FailureOut, FailuresOut
-from metafield_sync.web.edge import API, PAGE_ROWS_DEFAULT, CallerIs, Cursor, Limit, Parts, answer, to_cursor
+from metafield_sync.web.edge import API, CallerIs, Parts, answer
 from metafield_sync.web.fields import CustomerUuid
+from metafield_sync.web.paging import PAGE_ROWS_DEFAULT, Cursor, Limit, one_page, read_cursor
 from metafield_sync.web.problems import error_responses
-from metafield_sync.web.routes.customers import uuid_cursor
+from metafield_sync.web.run_documents import DismissedOut, FailureOut, FailuresOut
 
 router = APIRouter(tags=["sync"], dependencies=API)
 
@@ -24,14 +26,11 @@ async def list_failures(
     caller: CallerIs, parts: Parts, cursor: Cursor = None, limit: Limit = PAGE_ROWS_DEFAULT
 ) -> Response:
     """Customers whose metafield does not show their balance, or is not known to, with the reason."""
+    (after,) = read_cursor(cursor, UUID) or (None,)
     async with parts.db.shop(caller.shop_id) as conn:
-        page = await failure_page(conn, caller.shop_id, after=uuid_cursor(cursor), limit=limit + 1)
-    return answer(
-        FailuresOut(
-            failures=[FailureOut.of(failure) for failure in page[:limit]],
-            next_cursor=to_cursor(page[limit - 1].customer_id) if len(page) > limit else None,
-        )
-    )
+        found = await failure_page(conn, caller.shop_id, after=after, limit=limit + 1)
+    page, next_cursor = one_page(found, limit, lambda failure: (failure.customer_id,))
+    return answer(FailuresOut(failures=[FailureOut.of(failure) for failure in page], next_cursor=next_cursor))
 
 
 @router.post(

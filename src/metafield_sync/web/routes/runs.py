@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from uuid import UUID
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from metafield_sync.sync.reconcile.drift import changes_of_run
 from metafield_sync.sync.run_result import corrections_of_run, discrepancy_document
-from metafield_sync.web.documents import CorrectionsOut, DiscrepancyOut, RunOut, RunsOut
-from metafield_sync.web.edge import (
-    API,
-    PAGE_ROWS_DEFAULT,
-    CallerIs,
-    Cursor,
-    Limit,
-    Parts,
-    answer,
-    bad_cursor,
-    from_cursor,
-    to_cursor,
-)
+from metafield_sync.web.edge import API, CallerIs, Parts, answer
 from metafield_sync.web.fields import CustomerUuid
+from metafield_sync.web.paging import PAGE_ROWS_DEFAULT, Cursor, Limit, moment, number, one_page, read_cursor, word
 from metafield_sync.web.problems import error_responses
+from metafield_sync.web.run_documents import ChangeOut, ChangesOut, CorrectionsOut, DiscrepancyOut, RunOut, RunsOut
 
 router = APIRouter(tags=["sync"], dependencies=API)
-
-NUMBER_DIGITS_MAX = 18
-"""A row number in a cursor stays within 64 bits."""
 
 
 @router.get("/api/sync-runs", operation_id="listRuns", responses={200: {"model": RunsOut}, **error_responses()})
@@ -36,27 +23,10 @@ async def list_runs(
     caller: CallerIs, parts: Parts, cursor: Cursor = None, limit: Limit = PAGE_ROWS_DEFAULT
 ) -> Response:
     """Runs, newest first."""
-    page = await parts.runs.page(caller.shop_id, before=_run_cursor(cursor), limit=limit + 1)
-    last = page[limit - 1] if len(page) > limit else None
-    return answer(
-        RunsOut(
-            runs=[RunOut.of(run) for run in page[:limit]],
-            next_cursor=None if last is None else to_cursor(last.requested_at.isoformat(), last.id),
-        )
-    )
-
-
-def _run_cursor(cursor: str | None) -> tuple[datetime, UUID] | None:
-    parts = from_cursor(cursor, 2)
-    if parts is None:
-        return None
-    try:
-        at, run_id = datetime.fromisoformat(parts[0]), UUID(parts[1])
-    except ValueError:
-        raise bad_cursor() from None
-    if at.tzinfo is None:
-        raise bad_cursor()
-    return at, run_id
+    before = read_cursor(cursor, moment, UUID)
+    found = await parts.runs.page(caller.shop_id, before=before and (before[0], before[1]), limit=limit + 1)
+    page, next_cursor = one_page(found, limit, lambda run: (run.requested_at.isoformat(), run.id))
+    return answer(RunsOut(runs=[RunOut.of(run) for run in page], next_cursor=next_cursor))
 
 
 @router.get(
@@ -86,17 +56,31 @@ async def list_corrections(
     limit: Limit = PAGE_ROWS_DEFAULT,
 ) -> Response:
     """The balances that a verification corrected."""
+    (after,) = read_cursor(cursor, number) or (None,)
     await parts.runs.find(caller.shop_id, runId)
-    after = from_cursor(cursor, 1)
-    if after is not None and not (after[0].isascii() and after[0].isdigit() and len(after[0]) <= NUMBER_DIGITS_MAX):
-        raise bad_cursor()
     async with parts.db.shop(caller.shop_id) as conn:
-        page = await corrections_of_run(
-            conn, caller.shop_id, runId, after=None if after is None else int(after[0]), limit=limit + 1
-        )
-    return answer(
-        CorrectionsOut(
-            corrections=[DiscrepancyOut.model_validate(discrepancy_document(row)) for row in page[:limit]],
-            next_cursor=to_cursor(page[limit - 1]["id"]) if len(page) > limit else None,
-        )
-    )
+        found = await corrections_of_run(conn, caller.shop_id, runId, after=after, limit=limit + 1)
+    page, next_cursor = one_page(found, limit, lambda row: (row["id"],))
+    corrections = [DiscrepancyOut.model_validate(discrepancy_document(row)) for row in page]
+    return answer(CorrectionsOut(corrections=corrections, next_cursor=next_cursor))
+
+
+@router.get(
+    "/api/sync-runs/{runId}/changes",
+    operation_id="listChanges",
+    responses={200: {"model": ChangesOut}, **error_responses(404)},
+)
+async def list_changes(
+    caller: CallerIs,
+    parts: Parts,
+    runId: CustomerUuid,  # noqa: N803 - the name in the path, which OpenAPI shows
+    cursor: Cursor = None,
+    limit: Limit = PAGE_ROWS_DEFAULT,
+) -> Response:
+    """What a run changed in Shopify, customer by customer; what it could not change; and what it found different."""
+    after = read_cursor(cursor, UUID, word)
+    await parts.runs.find(caller.shop_id, runId)
+    async with parts.db.shop(caller.shop_id) as conn:
+        found = await changes_of_run(conn, caller.shop_id, runId, after=after and (after[0], after[1]), limit=limit + 1)
+    page, next_cursor = one_page(found, limit, lambda row: (row["customer_id"], row["change"]))
+    return answer(ChangesOut(changes=[ChangeOut.of(row) for row in page], next_cursor=next_cursor))

@@ -221,6 +221,36 @@ as $$
   from sync_runs r
   group by r.kind, r.trigger, r.status
 $$;
+-- The figures to alarm on, shop by shop: who is stale, and what is left of the budget.
+create function fleet_shops()
+returns table (
+  shop_id integer, oldest_stale_seconds double precision, points_available double precision,
+  points_maximum double precision
+)
+language sql stable security definer set search_path = public, pg_temp
+as $$
+  select
+    s.id,
+    coalesce(
+      (
+        select extract(epoch from clock_timestamp() - min(m.stale_since))::double precision
+        from mirror_states m
+        where m.shop_id = s.id and m.stale_since is not null and m.status = 'live'
+      ),
+      0
+    ),
+    least(
+      a.budget_maximum,
+      a.budget_available + a.budget_restore_rate * extract(epoch from clock_timestamp() - a.budget_seen_at)
+    ),
+    a.budget_maximum
+  from shops s
+  join shop_activity a on a.shop_id = s.id
+  where s.status = 'active'
+$$;
+revoke all on function fleet_shops () from public;
+grant execute on function fleet_shops () to metafield_sync_app;
+
 revoke all on function fleet_counts () from public;
 revoke all on function fleet_failures () from public;
 revoke all on function fleet_runs () from public;
