@@ -69,6 +69,10 @@ WRITE_KINDS = (
     ),
     _Kind("no answer for 13 s, executed", 0.004, {"apply": "first", "holdMs": 13_000}, seconds_min=HELD_S_MIN),
     _Kind("no answer for 13 s, executed 4 s in", 0.004, {**_later(4_000), "holdMs": 13_000}, seconds_min=HELD_S_MIN),
+    # Whoever waits for this one is killed as often as not: somebody else has to know of it.
+    _Kind(
+        "no answer for 13 s, executed 25 s late", 0.008, {**_later(25_000), "holdMs": 13_000}, seconds_min=HELD_S_MIN
+    ),
     _Kind("throttled, cost not told", 0.012, {"answer": "throttled"}, is_silent=False),
     _Kind("429, Retry-After 2", 0.006, _status(429, retryAfter="2"), is_silent=False),
     _Kind("429, Retry-After 0.5", 0.006, _status(429, retryAfter="0.5"), is_silent=False),

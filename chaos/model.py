@@ -34,7 +34,7 @@ class Model:
         """Take note of an acknowledgement; what is wrong with it, if anything is."""
         key, entry_id = (entry.customer, entry.external_id), str(document["id"])
         if (document["amount"], document["externalId"]) != (entry.amount, entry.external_id):
-            return f"{key}: {entry.amount} was posted, and {document['amount']} acknowledged"
+            return f"{key}: {entry.amount} was posted, {document['amount']} acknowledged for {document['externalId']}"
         if is_new and key in self.created:
             return f"{key}: recorded as new twice"
         if is_new:

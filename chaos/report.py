@@ -45,6 +45,7 @@ class Report:
     customers: int
     workers: int
     hurried: bool = False
+    plan_late_s: float = 0.0
     faults: dict[str, int] = field(default_factory=dict[str, int])
     late_executions: int = 0
     kills: int = 0
@@ -77,6 +78,7 @@ class Report:
         """For people."""
         lines = [
             f"Seed {self.seed}, plan {self.plan}: {self.customers} customers, {self.workers} workers, {self.seconds} s",
+            f"The machine carried it out up to {self.plan_late_s:.1f} s late",
             "",
             "What was done to it",
             *_table(self.faults | {"executed after their client went": self.late_executions}),

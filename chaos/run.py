@@ -13,7 +13,7 @@ from chaos.journal import Journal
 from chaos.model import Model
 from chaos.plan import Batch, Delete, Erase, Freeze, Kill, KillWeb, Overwrite, Post, Spend
 from chaos.postings import Poster
-from chaos.processes import ChaosFailed, as_log_line
+from chaos.processes import as_log_line
 from chaos.report import Report, WrongCustomer
 from chaos.stage import as_document
 
@@ -83,6 +83,7 @@ class Run:
         async with asyncio.TaskGroup() as tasks:
             for action in self._plan.actions:
                 await asyncio.sleep(zero + action.at_s - time.monotonic())
+                self.report.plan_late_s = max(self.report.plan_late_s, round(time.monotonic() - zero - action.at_s, 1))
                 if isinstance(action, Post | Batch | Freeze):
                     tasks.create_task(self._at_leisure(action))
                 else:
@@ -215,11 +216,13 @@ class Run:
             customer: judge.drift_kind(last[customer])
             for customer in {one.customer for one in left} | gone_unnoticed | parting
         }
-        try:
-            documents = as_document(await stage.command("reconcile", "--repair", "--json"))["shops"]
-        except ChaosFailed as error:
-            self._journal.wrong(str(error))
-            return
+        done = await stage.command("reconcile", "--repair", "--json")
+        documents = as_document(done)["shops"]
+        for text in [document["error"] for document in documents if document.get("error")]:
+            self._journal.wrong(f"a shop was not reconciled: {text}")
+        if done.returncode != 0:
+            self._journal.wrong(f"the reconciliation ended with status {done.returncode}: it has left something")
+        documents = [document for document in documents if not document.get("error")]
         by_kind: Counter[str] = Counter()
         for document in documents:
             by_kind.update(document["byKind"])
@@ -228,7 +231,10 @@ class Run:
             "byKind": dict(by_kind),
         }
         await self._come_to_rest(REPAIR_S_MAX)
-        for wrong in judge.reconciled(expected, self.report.reconciliation, await database.drifts(stage.conn)):
+        found = await database.drifts(stage.conn)
+        # Who was wrong before is told of already; what the reconciliation finds there is what was found before it.
+        expected |= {customer: found[customer][0] for customer in self._wrong if customer in found}
+        for wrong in judge.reconciled(expected, self.report.reconciliation, found):
             self._journal.wrong(wrong)
         mirror = await database.mirror(stage.conn)
         for customer in sorted(stage.store.deleted):

@@ -74,7 +74,10 @@ async def staged(folder: Path, scope: Scope) -> AsyncGenerator[Stage]:
         url = await asyncio.to_thread(server.start)
         stack.push_async_callback(asyncio.to_thread, server.stop)
         leash = stack.enter_context(Leash())
-        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        # As many connections as there are postings under way: what waits for a dead web process holds up nothing else.
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=20))
+        )
         bare = {name: os.environ[name] for name in KEPT_OF_ENVIRONMENT if name in os.environ}
         store = Store(store_program(logs, leash, bare), http)
         stack.push_async_callback(store.stop)

@@ -201,14 +201,19 @@ async def eventually(happened: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def kill(drain: asyncio.Task[DrainReport]) -> None:
-    """End a drain with a call under way as `kill -9` does: what came of the call is not recorded."""
+async def kill(stage: Stage, drain: asyncio.Task[DrainReport]) -> None:
+    """End a drain with a call under way as `kill -9` does, and let its lease run out.
+
+    What came of the call is not recorded.
+    """
     drain.cancel()
     await asyncio.sleep(0.02)
     assert not drain.done(), "told to stop, it waits for the call"
-    drain.cancel()
-    await asyncio.wait([drain])
+    while not drain.done():
+        drain.cancel()
+        await asyncio.wait([drain], timeout=0.05)
     assert drain.cancelled()
+    await end_lease(stage)
 
 
 async def end_lease(stage: Stage) -> None:

@@ -36,7 +36,7 @@ async def die_pushing(stage: Stage, fault: Fault) -> None:
         drain = asyncio.create_task(elsewhere.drain(stage.shop_id))
         await eventually(lambda: any(fired for _, _, fired in stage.store.world.faults))
         await eventually(lambda: bool(stage.values() if fault.apply is FaultApply.FIRST else stage.store.world.late))
-        await kill(drain)
+        await kill(stage, drain)
 
 
 def leave_behind(stage: Stage, token: int, *calls: dict[UUID, int]) -> None:

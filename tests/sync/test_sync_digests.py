@@ -11,7 +11,10 @@ from sync_support import SLOT, Stage
 
 from devstore import Fault, FaultAnswer, FaultApply
 from devstore.gids import Gid
+from metafield_sync.sync.claims import claim_stale
+from metafield_sync.sync.lease import shop_lease
 from metafield_sync.sync.one_customer import sync_customer
+from metafield_sync.sync.outcomes import record_pushed
 
 if TYPE_CHECKING:
     from sync_probes import Listener
@@ -69,7 +72,9 @@ async def test_what_somebody_else_wrote_is_written_over_in_the_same_turn_counted
     assert (report.end, report.pushed, report.refused) == ("idle", 1, 0)
     assert stage.values() == {1: "15"}
     assert stage.log() == [WRITE, READ, WRITE]
-    assert (conflicts(stage), stage.activity("late_writes"), stage.activity("customers_read")) == ((0, 1), 0, 1)
+    counted = {name: stage.activity(name) for name in ("customers_pushed", "customers_read", "customers_refused")}
+    assert counted == {"customers_pushed": 2, "customers_read": 1, "customers_refused": 0}
+    assert (conflicts(stage), stage.activity("late_writes")) == ((0, 1), 0)
     assert found_by_others(logs) == [("warning", 999)]
     standing = await stage.standing(1)
     assert (standing.status, standing.attempts, standing.error) == ("in_step", 0, None)
@@ -168,6 +173,34 @@ async def test_who_is_deleted_before_being_read_back_is_gone_and_no_foreign_writ
     await stage.mirror.drain(stage.shop_id)
     assert (stage.log(), conflicts(stage)) == ([WRITE, READ], (0, 0))
     assert (await stage.standing(1)).status == "missing"
+    assert stage.mirror_state(1).owes_no_check
+
+
+async def test_who_was_pushed_before_digests_were_kept_is_read_once_and_is_nobody_elses_doing(stage: Stage) -> None:
+    await stage.post_all({n: n for n in range(1, 26)})
+    await stage.mirror.drain(stage.shop_id)
+    stage.owner.execute("update mirror_states set digest = null")
+    await stage.post_all(dict.fromkeys(range(1, 26), 100))
+    stage.forget_log()
+    await stage.mirror.drain(stage.shop_id)
+    assert stage.log() == [WRITE, READ, WRITE]
+    assert stage.values() == {n: str(n + 100) for n in range(1, 26)}
+    assert conflicts(stage) == (25, 0)
+
+
+async def test_whose_digest_an_acknowledgement_leaves_out_is_read_back_before_the_next_write(stage: Stage) -> None:
+    await stage.post(1, 10)
+    async with shop_lease(stage.db, stage.shop_id, "holder") as lease:
+        assert lease is not None
+        async with stage.db.shop(stage.shop_id) as conn:
+            batch = await claim_stale(conn, lease, limit=25, besides=())
+        assert batch is not None
+        stage.overwrite(1, "10")
+        await record_pushed(stage.db, lease, batch, {})
+    assert ((await stage.standing(1)).status, stage.mirror_state(1).digest) == ("in_step", None)
+    assert stage.owner.execute("select shops_with_work()").fetchall() == [(stage.shop_id,)]
+    await stage.mirror.drain(stage.shop_id)
+    assert (stage.log(), stage.mirror_state(1).digest) == ([READ], digest_of(stage, 1))
     assert stage.mirror_state(1).owes_no_check
 
 

@@ -326,6 +326,14 @@ async def test_in_doubt_and_conflicted_while_shopify_keeps_silent_nobody_is_writ
     assert stage.mirror_state(1).owes_no_check, "no write of ours is unaccounted for"
 
 
+async def test_a_run_reads_back_at_once_whoever_is_in_doubt(stage: Stage) -> None:
+    await push_with(stage, LOST, 10)
+    stage.owner.execute("update mirror_states set (due_at, check_at) = (now() + '1 hour', now() + '1 hour')")
+    stage.forget_log()
+    result = await stage.run()
+    assert (result["synced"], stage.log(), stage.values()) == (1, [READ, WRITE], {1: "10"})
+
+
 async def test_the_shop_in_numbers_counts_who_is_in_doubt_and_what_was_read(stage: Stage) -> None:
     await push_with(stage, LOST, 10)
     counted = "select in_doubt, outcomes_unknown, customers_read from fleet_counts()"

@@ -70,9 +70,7 @@ class Walk:
 
     async def lose_write(self) -> None:
         """No answer, and executed when somebody lets it arrive."""
-        self.stage.store.world.faults.add(
-            Fault(FaultAnswer.DROP, FaultApply.LATER, later_ms=LATE_MS, operation=WRITE)
-        )
+        self.stage.store.world.faults.add(Fault(FaultAnswer.DROP, FaultApply.LATER, later_ms=LATE_MS, operation=WRITE))
         await self.post()
         await self.drain()
 
@@ -124,7 +122,7 @@ class Walk:
         drain = asyncio.create_task(self.random.choice(self.mirrors).drain(self.stage.shop_id))
         await eventually(lambda: drain.done() or self.has_fired(number))
         if not drain.done():
-            await kill(drain)
+            await kill(self.stage, drain)
         self.stage.store.world.faults.remove(number)
 
     async def lose_lease(self) -> None:

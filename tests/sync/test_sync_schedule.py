@@ -255,6 +255,26 @@ async def test_one_step_of_pruning_removes_no_more_than_it_is_allowed(
     assert removed == [3, 3, 1, 0]
 
 
+async def test_old_backfills_are_pruned_but_for_the_last_that_knows_the_values(
+    db: Database, owner: psycopg.Connection, shop_id: ShopId
+) -> None:
+    owner.execute(
+        """
+        with made as (
+          insert into backfills (shop_id, started_at, finished_at, values_read_at)
+          select %s, t.at, t.at, t.at from (select clock_timestamp() - make_interval(days => d) as at
+          from unnest(array[700, 600, 500]) d) t
+          returning shop_id, id
+        )
+        insert into backfill_files (shop_id, backfill_id, number) select shop_id, id, 0 from made
+        """,
+        (shop_id,),
+    )
+    assert await prune_history(db, 400) == 2
+    assert owner.execute("select count(*) from backfills").fetchone() == (1,)
+    assert owner.execute("select count(*) from backfill_files").fetchone() == (1,)
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -315,8 +315,8 @@ def is_foreign(reading: Reading) -> bool:
 
 
 # A write without a known outcome may be applied late: the customer is read again 10 s, 60 s and 5 min after it,
-# whatever was written since, because a digest cannot tell a value that returned to what it was. A push that turns out to
-# have gone through is noted with the run it was for, as an acknowledged one is.
+# whatever was written since, because a digest cannot tell a value that returned to what it was. A push that turns out
+# to have gone through is noted with the run it was for, as an acknowledged one is.
 RECORD_READINGS = """
 with counted as (
   update shop_activity

@@ -61,7 +61,8 @@ async def _send(turn: Turn, batch: Batch) -> Refusal | None:
             writes = [MetafieldWrite(c.shopify_customer_id, c.balance, c.digest) for c in batch.claims]
             result = await set_metafields(turn.client, turn.access, turn.metafield, writes)
             call.cost = result.cost
-            call.spent = Spent(pushed=len(writes)) if result.written else Spent(refused=len(_named(result)))
+            refused = sum(refusal.kind is not RefusalKind.CONFLICT for refusal in _named(result).values())
+            call.spent = Spent(pushed=len(writes)) if result.written else Spent(refused=refused)
             return await _record(turn, batch, result)
     except Throttled:
         await outcomes.forget_call(turn.db, turn.lease, batch)

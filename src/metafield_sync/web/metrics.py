@@ -42,15 +42,21 @@ COUNTERS = {
     "late_writes": "Customers in step of whom reading back showed that a late write had won. Each was written again.",
     "drifts": "Customers whom a reconciliation found showing something else than their balance.",
 }
+SHOP_GAUGES = {
+    "oldest_stale_seconds": "Age of the oldest change of an active shop that has not reached Shopify.",
+    "points_available": "API points in an active shop's bucket, by what Shopify last told and restores since.",
+    "points_maximum": "API points that an active shop's bucket holds.",
+}
 CONFLICT_WRITERS = {"ourselves": "conflicts_ours", "foreign": "conflicts_foreign"}
 LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Numbers over every shop, counted just now: in all, failing customers by code, runs, workers."""
+    """Numbers over every shop, counted just now: in all, by shop, failing customers by code, runs, workers."""
 
     counts: Mapping[str, Any]
+    shops: Sequence[Mapping[str, Any]]
     failing: Sequence[tuple[str, int]]
     runs: Sequence[tuple[str, str, str, int]]
     workers: int
@@ -62,11 +68,20 @@ async def read_fleet(db: Database) -> Fleet:
         async with conn.cursor(row_factory=dict_row) as named:
             await named.execute("select * from fleet_counts()")
             counts = await named.fetchone()
+            await named.execute(SHOP_FIGURES)
+            shops = await named.fetchall()
         await cur.execute("select code, customers from fleet_failures()")
         failing = await cur.fetchall()
         await cur.execute("select kind, trigger, status, runs from fleet_runs()")
         runs = await cur.fetchall()
-        return Fleet(counts or {}, failing, runs, await workers_alive(conn))
+        return Fleet(counts or {}, shops, failing, runs, await workers_alive(conn))
+
+
+SHOP_FIGURES = """
+select s.domain, f.oldest_stale_seconds, f.points_available, f.points_maximum
+from fleet_shops() f
+join shops s on s.id = f.shop_id
+"""
 
 
 class Metrics:
@@ -108,6 +123,12 @@ class _Fleet:
             yield GaugeMetricFamily(f"metafield_sync_{name}", about, value=float(counts[name]))
         for name, about in COUNTERS.items():
             yield CounterMetricFamily(f"metafield_sync_{name}", about, value=float(counts[name]))
+        for name, about in SHOP_GAUGES.items():
+            gauge = GaugeMetricFamily(f"metafield_sync_shop_{name}", about, labels=["shop"])
+            for shop in self._fleet.shops:
+                if shop[name] is not None:
+                    gauge.add_metric([shop["domain"]], shop[name])
+            yield gauge
         conflicts = CounterMetricFamily(
             "metafield_sync_conflicts",
             "Writes that met another value than believed, by who had written it; each was made again over it.",

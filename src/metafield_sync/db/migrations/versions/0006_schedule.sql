@@ -201,6 +201,23 @@ begin
     )
   );
   get diagnostics n = row_count;
+  removed := removed + n;
+  -- Backfills that ended, a few rows each; but the last one of a shop tells that its values need not be read again.
+  with old as (
+    select b.shop_id, b.id
+    from backfills b
+    where
+      b.finished_at < cutoff
+      and exists (
+        select from backfills l where l.shop_id = b.shop_id and l.values_read_at is not null and l.started_at > b.started_at
+      )
+    limit p_rows - removed
+  ),
+  files as (
+    delete from backfill_files f using old o where f.shop_id = o.shop_id and f.backfill_id = o.id
+  )
+  delete from backfills b using old o where b.shop_id = o.shop_id and b.id = o.id;
+  get diagnostics n = row_count;
   return removed + n;
 end
 $$;
