@@ -74,11 +74,19 @@ from mirror_states
 """
 
 
-async def lease_holders(conn: AsyncConnection) -> list[int]:
-    """The process ids of those who hold a lease now, each as often as it holds one."""
-    rows = await _rows(conn, "select holder from shop_leases where expires_at > clock_timestamp()")
-    numbers = [row["holder"].rpartition(":")[2] for row in rows]
-    return [int(number) for number in numbers if number.isdigit()]
+async def lease_holders(conn: AsyncConnection) -> dict[str, int]:
+    """The process ids of those who hold a lease now, by the shop's domain."""
+    rows = await _rows(conn, LEASE_HOLDERS)
+    numbers = {row["domain"]: row["holder"].rpartition(":")[2] for row in rows}
+    return {domain: int(number) for domain, number in numbers.items() if number.isdigit()}
+
+
+LEASE_HOLDERS = """
+select s.domain, l.holder
+from shop_leases l
+join shops s on s.id = l.shop_id
+where l.expires_at > clock_timestamp()
+"""
 
 
 async def activity(conn: AsyncConnection) -> dict[str, int]:

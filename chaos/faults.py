@@ -86,6 +86,12 @@ READ_KINDS = (
 )
 
 
+def ambush_rule(domain: str) -> FaultRule:
+    """Swallows the next write in a shop: it is executed long after its client was killed."""
+    body = {**_later(25_000), "holdMs": 13_000, "operation": WRITE, "shop": domain, "times": 1}
+    return FaultRule("write: ambushed, executed 25 s late", body, is_silent=True)
+
+
 def fault_rules(seed: int, seconds: int) -> tuple[FaultRule, ...]:
     """The rules of a seed: all kinds there are, but those for which so short a run has no time.
 

@@ -9,14 +9,12 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from chaos.faults import FaultRule, fault_rules
+from chaos.faults import HELD_S_MIN, FaultRule, fault_rules
+from chaos.shops import SHOPS, customers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHOPS = 6
-"""The first is busy and has half of the customers; the others are calm, with a tenth each. A call that names few
-customers is where a late write can win: Shopify refuses it whole if it has come too late for one of them."""
 CALM_POSTED_EVERY_S = 16.0
 BUSY_POSTED_EVERY_S = 8.0
 POSTINGS_PER_S_MIN = 5.0
@@ -35,6 +33,9 @@ KILL_EVERY_S = (2.5, 6.0)
 FREEZE_S = (10.5, 13.5)
 """Longer than a lease, which is 10 s."""
 FREEZE_EVERY_S = (14.0, 20.0)
+AMBUSHED_AT = (0.4, 0.8)
+"""When, as a share of the time."""
+AMBUSH_DELAY_S = (0.5, 3.0)
 WEB_KILLS_AT = (0.35, 0.7)
 SHORT_S = 30
 """Below so many seconds the web process is killed once."""
@@ -148,8 +149,24 @@ class KillWeb:
     at_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ambush:
+    """SIGKILL for whoever waits for an answer that does not come, to a write that will come late.
+
+    `there` is posted, and its push is swallowed: executed after 25 s, answered after 13 s. `back` brings the balance
+    back to what it was; `delay_s` later whoever holds the shop's lease is killed. Only the record it has made of its
+    call can tell the next one that what is right now will be wrong.
+    """
+
+    at_s: float
+    shop: int
+    there: Entry
+    back: Entry
+    delay_s: float
+
+
 Foreign = Overwrite | Erase | Delete
-Action = Post | Batch | Foreign | Spend | Kill | Freeze | KillWeb
+Action = Post | Batch | Foreign | Spend | Kill | Freeze | Ambush | KillWeb
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +199,6 @@ class Plan:
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def shop_of(customer: int) -> int:
-    """Whose customer it is, by Shopify's id; numbers of the shops are 0 to SHOPS - 1."""
-    place = customer % (2 * (SHOPS - 1))
-    return place + 1 if place < SHOPS - 1 else 0
-
-
-def customers_of(shop: int, customers: int) -> list[int]:
-    """The customers of a shop, when there are so many in all."""
-    return [customer for customer in range(1, customers + 1) if shop_of(customer) == shop]
-
-
 def make_plan(scope: Scope) -> Plan:
     """The plan of a seed. Each part draws from numbers of its own, so that one can change without the others."""
     deletions = list(_deletions(scope))
@@ -205,6 +211,7 @@ def make_plan(scope: Scope) -> Plan:
         *_spending(scope),
         *_kills(scope),
         *_freezes(scope),
+        *_ambushes(scope),
         *_web_kills(scope),
     ]
     actions.sort(key=lambda action: action.at_s)
@@ -232,6 +239,8 @@ def _postings(scope: Scope) -> Iterator[Post]:
     for shop in range(SHOPS):
         rng = _draws(scope, f"postings/{shop}")
         customers = customers_of(shop, scope.customers)
+        if shop and len(customers) > 1:
+            customers.remove(_prey(shop, scope.customers))
         a_second = len(customers) / CALM_POSTED_EVERY_S
         if shop == 0:
             a_second = max(POSTINGS_PER_S_MIN, len(customers) / BUSY_POSTED_EVERY_S)
@@ -350,6 +359,25 @@ def _freezes(scope: Scope) -> Iterator[Freeze]:
     for at_s in _moments(rng, 1.0, FREEZE_EVERY_S, scope.seconds - FREEZE_S[0]):
         for_s = min(rng.uniform(*FREEZE_S), scope.seconds - at_s)
         yield Freeze(at_s, rng.randrange(scope.workers), round(for_s, 3))
+
+
+def _ambushes(scope: Scope) -> Iterator[Ambush]:
+    """One in each calm shop, upon a customer to whom nothing else is posted after the opening."""
+    rng = _draws(scope, "ambushes")
+    if scope.seconds < HELD_S_MIN:
+        return
+    for shop in range(1, SHOPS):
+        customer, amount = _prey(shop, scope.customers), rng.randint(1, 50)
+        there, back = (
+            Entry(f"ambush/{way}", customer, sign * amount, allow_negative=True)
+            for way, sign in (("there", 1), ("back", -1))
+        )
+        at_s = round(rng.uniform(*AMBUSHED_AT) * scope.seconds, 3)
+        yield Ambush(at_s, shop, there, back, round(rng.uniform(*AMBUSH_DELAY_S), 3))
+
+
+def _prey(shop: int, customers: int) -> int:
+    return customers_of(shop, customers)[0]
 
 
 def _web_kills(scope: Scope) -> Iterator[KillWeb]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from chaos.plan import Batch, Entry, Manner, Post, shop_of
+from chaos.plan import Batch, Entry, Manner, Post
+from chaos.shops import shop_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 ANSWER_TIMEOUT_S = 20.0
 GIVE_UP_S = 90.0
 OTHER_POINTS = 1_000_003
-PAUSE_S = (0.05, 1.0)
+PAUSE_S = (0.1, 3.0)
 CREATED, OK, CONFLICT, UNPROCESSABLE, TOO_MANY, SERVER_ERROR, UNAVAILABLE = 201, 200, 409, 422, 429, 500, 503
 
 

@@ -192,6 +192,10 @@ class Fleet:
         for worker in self.workers:
             await worker.said("working")
 
+    def with_pid(self, pid: int | None) -> Program | None:
+        """The worker with this process id, if it is one of them."""
+        return next((one for one in self.workers if one.pid == pid), None)
+
     def kill(self, slot: int) -> Program:
         """Kill the worker in a slot, or the next that is not frozen, and put another in its place."""
         order = self.workers[slot:] + self.workers[:slot]
@@ -202,7 +206,7 @@ class Fleet:
 
     def choose_to_freeze(self, slot: int, holder_pid: int | None) -> Program:
         """Freeze the worker with this process id, else the one in the slot."""
-        worker = next((one for one in self.workers if one.pid == holder_pid), self.workers[slot])
+        worker = self.with_pid(holder_pid) or self.workers[slot]
         worker.freeze()
         return worker
 

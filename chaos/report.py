@@ -52,6 +52,7 @@ class Report:
     freezes: int = 0
     freezes_of_the_lease_holder: int = 0
     web_kills: int = 0
+    ambushes: int = 0
     foreign: dict[str, int] = field(default_factory=dict[str, int])
     postings: dict[str, int] = field(default_factory=dict[str, int])
     slowest_posting_s: float = 0.0
@@ -88,6 +89,7 @@ class Report:
                     "workers frozen beyond the lease": self.freezes,
                     "… while they held it": self.freezes_of_the_lease_holder,
                     "web process killed": self.web_kills,
+                    "killed while a swallowed write was waited for": self.ambushes,
                 }
                 | self.foreign
             ),

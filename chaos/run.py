@@ -9,12 +9,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from chaos import database, judge
+from chaos.faults import ambush_rule
 from chaos.journal import Journal
 from chaos.model import Model
-from chaos.plan import Batch, Delete, Erase, Freeze, Kill, KillWeb, Overwrite, Post, Spend
+from chaos.plan import Ambush, Batch, Delete, Erase, Freeze, Kill, KillWeb, Manner, Overwrite, Post, Spend
 from chaos.postings import Poster
-from chaos.processes import as_log_line
+from chaos.processes import ChaosFailed, as_log_line
 from chaos.report import Report, WrongCustomer
+from chaos.shops import DOMAINS
 from chaos.stage import as_document
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ REPAIR_S_MAX = 60
 REST_POLL_S = 0.5
 NEWS_EVERY_S = 15
 LOOK_EVERY_S = 2.0
+AMBUSH_WAIT_S = 15.0
+"""How long an ambush waits for the push."""
+AMBUSH_POLL_S = 0.1
 HOLDER_WAIT_S = 5.0
 """How long a freeze waits for a worker to hold the lease."""
 HOLDER_POLL_S = 0.01
@@ -84,7 +89,7 @@ class Run:
             for action in self._plan.actions:
                 await asyncio.sleep(zero + action.at_s - time.monotonic())
                 self.report.plan_late_s = max(self.report.plan_late_s, round(time.monotonic() - zero - action.at_s, 1))
-                if isinstance(action, Post | Batch | Freeze):
+                if isinstance(action, Post | Batch | Freeze | Ambush):
                     tasks.create_task(self._at_leisure(action))
                 else:
                     await self._at_once(action)
@@ -95,7 +100,7 @@ class Run:
         await self._poster.settle()
         watch.cancel()
 
-    def _at_leisure(self, action: Post | Batch | Freeze) -> Coroutine[Any, Any, None]:
+    def _at_leisure(self, action: Post | Batch | Freeze | Ambush) -> Coroutine[Any, Any, None]:
         """What takes its time, beside everything else."""
         match action:
             case Post():
@@ -104,6 +109,8 @@ class Run:
                 return self._poster.batch(action)
             case Freeze():
                 return self._freeze(action)
+            case Ambush():
+                return self._ambush(action)
 
     async def _at_once(self, action: Action) -> None:
         report, stage = self.report, self._stage
@@ -123,7 +130,7 @@ class Run:
                 stage.web.start()
                 report.web_kills += 1
                 self._journal.note("web killed and replaced")
-            case Post() | Batch() | Freeze():
+            case Post() | Batch() | Freeze() | Ambush():
                 pass
 
     async def _do(self, action: Foreign) -> ForeignAct:
@@ -139,7 +146,8 @@ class Run:
         holder, deadline = None, time.monotonic() + HOLDER_WAIT_S
         while holder is None and time.monotonic() < deadline:
             pids = {worker.pid for worker in self._stage.fleet.workers if not worker.is_frozen}
-            holding = Counter(pid for pid in await database.lease_holders(self._stage.conn) if pid in pids)
+            leases = await database.lease_holders(self._stage.conn)
+            holding = Counter(pid for pid in leases.values() if pid in pids)
             holder = holding.most_common(1)[0][0] if holding else None
             await asyncio.sleep(0 if holder else HOLDER_POLL_S)
         worker = self._stage.fleet.choose_to_freeze(action.slot, holder)
@@ -149,6 +157,27 @@ class Run:
         await asyncio.sleep(action.for_s)
         worker.thaw()
         self._journal.note(f"{worker.name} goes on")
+
+    async def _ambush(self, action: Ambush) -> None:
+        """Have a write swallowed, take back what it wrote, and kill who waits for its answer."""
+        stage, domain = self._stage, DOMAINS[action.shop]
+        [rule] = await stage.store.arm([ambush_rule(domain)])
+        await self._poster.post(Post(action.at_s, action.there, Manner.PLAIN))
+        deadline = time.monotonic() + AMBUSH_WAIT_S
+        while not await stage.store.has_struck(rule):
+            if time.monotonic() > deadline:
+                return
+            await asyncio.sleep(AMBUSH_POLL_S)
+        self._journal.note("its push was swallowed", action.there.customer)
+        await self._poster.post(Post(action.at_s, action.back, Manner.PLAIN))
+        await asyncio.sleep(action.delay_s)
+        holder = (await database.lease_holders(stage.conn)).get(domain)
+        program = stage.fleet.with_pid(holder) or (stage.web if stage.web.pid == holder else None)
+        if program is not None:
+            program.kill()
+            program.start()
+            self.report.ambushes += 1
+            self._journal.note(f"{program.name}, a worker or web, killed in its wait", action.there.customer)
 
     async def _come_to_rest(self, most_s: float) -> None:
         """Wait until there is nothing left to push, to read back or to be executed late."""
@@ -217,7 +246,11 @@ class Run:
             for customer in {one.customer for one in left} | gone_unnoticed | parting
         }
         done = await stage.command("reconcile", "--repair", "--json")
-        documents = as_document(done)["shops"]
+        try:
+            documents = as_document(done)["shops"]
+        except ChaosFailed as error:
+            self._journal.wrong(str(error))
+            return
         for text in [document["error"] for document in documents if document.get("error")]:
             self._journal.wrong(f"a shop was not reconciled: {text}")
         if done.returncode != 0:

@@ -17,7 +17,8 @@ import psycopg
 from cryptography.fernet import Fernet
 
 from chaos.processes import ChaosFailed, Fleet, Leash, Program
-from chaos.store import DOMAINS, TOKEN, Store, store_program
+from chaos.shops import DOMAINS
+from chaos.store import TOKEN, Store, store_program
 from metafield_sync.db.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from chaos.plan import SHOPS, Delete, Erase, Overwrite, customers_of, shop_of
+from chaos.plan import Delete, Erase, Overwrite
 from chaos.processes import ChaosFailed, Leash, Program
+from chaos.shops import DOMAINS, customers_of, shop_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from chaos.faults import FaultRule
     from chaos.plan import Foreign
 
-DOMAINS = tuple(f"chaos-{shop}.myshopify.com" for shop in range(SHOPS))
 TOKEN = "shpat_chaos_of_a_local_devstore"  # noqa: S105 - opens the devstore of this run, and nothing else
 NAMESPACE, KEY = "loyalty", "points_balance"
 PLAN = "advanced"
@@ -84,10 +84,15 @@ class Store:
         """The customers who are not there any more."""
         return {act.customer for act in self.acts if act.kind == "delete"}
 
-    async def arm(self, rules: Sequence[FaultRule]) -> None:
-        """Let calls go wrong from now on."""
-        for rule in rules:
-            self.rules[(await self._call("POST", "/faults", rule.body))["id"]] = rule
+    async def arm(self, rules: Sequence[FaultRule]) -> list[int]:
+        """Let calls go wrong from now on; the rules' numbers."""
+        numbers = [(await self._call("POST", "/faults", rule.body))["id"] for rule in rules]
+        self.rules.update(zip(numbers, rules, strict=True))
+        return numbers
+
+    async def has_struck(self, number: int) -> bool:
+        """Whether a rule in force has struck."""
+        return any(armed["id"] == number and armed["fired"] for armed in await self._call("GET", "/faults"))
 
     async def disarm(self) -> None:
         """Let nothing go wrong any more, and note how often each rule struck."""

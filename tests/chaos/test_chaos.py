@@ -13,7 +13,8 @@ import pytest
 from chaos.faults import FaultRule
 from chaos.judge import differences, drift_kind, reconciled
 from chaos.model import LedgerRow, Model
-from chaos.plan import SHOPS, Batch, Entry, Freeze, Kill, KillWeb, Overwrite, Post, Scope, make_plan, shop_of
+from chaos.plan import Batch, Entry, Freeze, Kill, KillWeb, Overwrite, Post, Scope, make_plan
+from chaos.shops import SHOPS, shop_of
 from chaos.store import ForeignAct
 
 ROOT = Path(__file__).parents[2]

@@ -54,6 +54,14 @@ async def test_who_is_in_doubt_is_read_back_before_being_written(stage: Stage) -
     assert (stage.values(), (await stage.standing(1)).status) == ({1: "10"}, "in_step")
 
 
+async def test_who_is_in_doubt_is_not_written_however_urgent_it_is_before_being_read_back(stage: Stage) -> None:
+    await push_with(stage, LOST, 10)
+    stage.owner.execute("update mirror_states set due_at = '-infinity'")
+    assert await drain_anew(stage) == []
+    stage.let_time_pass(3)
+    assert await drain_anew(stage) == [READ, WRITE]
+
+
 async def test_who_shows_the_balance_already_is_not_written_again(stage: Stage) -> None:
     await push_with(stage, LOST_AND_APPLIED, 10)
     stage.let_back_off_pass()

@@ -52,7 +52,7 @@ def _tell(found: Sequence[tuple[Shop, Run]], *, json: bool) -> None:
         return
     for one, run in found:
         if run.result is None:
-            warn(f"{one.domain}: not reconciled: {run.error}")
+            warn(f"{one.domain}: not reconciled: {str(run.error).removeprefix(f'{one.domain}: ')}")
         else:
             stdout().print(_summary(one, run.result, repair=run.repair))
             if not run.repair and _left(run.result, repair=False):

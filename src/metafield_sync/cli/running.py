@@ -65,7 +65,8 @@ def result_of(shop: Shop, run: Run) -> dict[str, Any]:
         RunFailed: nothing.
     """
     if run.result is None:
-        raise RunFailed(f"{shop.domain}: the run ended early: {str(run.error).rstrip('.')}. Start it again.")
+        reason = str(run.error).removeprefix(f"{shop.domain}: ").rstrip(".")
+        raise RunFailed(f"{shop.domain}: the run ended early: {reason}. Start it again.")
     return run.result
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from metafield_sync.cli.doctor.findings import Finding
+from metafield_sync.cli.doctor.findings import Finding, without_name
 from metafield_sync.cli.doctor.meanings import IN_ADMIN
 from metafield_sync.runtime import wanted_definition
 from metafield_sync.shopify import (
@@ -105,10 +105,10 @@ async def _ask(settings: Settings, client: AdminClient, shop: Shop) -> list[Find
         # Nothing was to be written, so nothing may have been.
         what = error.what if isinstance(error, OutcomeUnknown) else error.detail
         cure = "If it lasts, check network, DNS and SHOPIFY_ADMIN_ORIGIN, and https://www.shopifystatus.com."
-        return [Finding("token", "warn", what, cure, shop.domain)]
+        return [Finding("token", "warn", without_name(what, shop.domain), cure, shop.domain)]
     except ShopifyError as error:
         cure = f"Then: metafield-sync shops resume {shop.domain}, or shops remove if the app was uninstalled."
-        return [Finding("token", "wrong", error.detail, cure, shop.domain)]
+        return [Finding("token", "wrong", without_name(error.detail, shop.domain), cure, shop.domain)]
     return [
         Finding("token", "ok", "Shopify takes the access token.", shop=shop.domain),
         _check_definition(settings, shop, state),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import psycopg
 from alembic.script import ScriptDirectory
 
 from metafield_sync.cli.doctor.findings import Finding
@@ -62,21 +63,17 @@ def check_database(settings: Settings, url: str) -> list[Finding]:
     try:
         with connect(url) as conn:
             version = str(conn.info.parameter_status("server_version"))
-            revision = current_revision(conn)
     except DatabaseUnusable as error:
         return [_unusable("database", error)]
     which = "the embedded one" if settings.database_url is None else "of DATABASE_URL"
     findings = [Finding("database", "ok", f"PostgreSQL {version}, {which}, answers.")]
-    if settings.database_owner_url is not None:
-        findings.append(_check_owner(settings.database_owner_url))
-    findings.append(_check_schema(revision))
-    if revision is not None:
-        try:
-            check_role(url)
-        except DatabaseUnusable as error:
-            findings.append(_unusable("role", error))
-        else:
-            findings.append(Finding("role", "ok", "Transactions run in a role that may do no more than it must."))
+    owner_url = settings.database_owner_url
+    if owner_url is not None:
+        findings.append(_check_owner(owner_url))
+    looks_as = url if owner_url is None or findings[-1].level == "wrong" else owner_url
+    findings.append(_look_at_schema(looks_as))
+    if findings[-1].level == "ok":
+        findings.append(_check_role(url))
     return findings
 
 
@@ -86,6 +83,29 @@ def _check_owner(owner_url: str) -> Finding:
     except DatabaseUnusable as error:
         return _unusable("owner", error, "Put DATABASE_OWNER_URL right: every start looks whether to migrate with it.")
     return Finding("owner", "ok", "The login of DATABASE_OWNER_URL, which migrates, gets in.")
+
+
+def _check_role(url: str) -> Finding:
+    try:
+        check_role(url)
+    except DatabaseUnusable as error:
+        return _unusable("role", error)
+    return Finding("role", "ok", "Transactions run in a role that may do no more than it must.")
+
+
+def _look_at_schema(url: str) -> Finding:
+    try:
+        with connect(url) as conn:
+            return _check_schema(current_revision(conn))
+    except psycopg.Error as error:
+        reason = str(error).splitlines()[0]
+        return Finding(
+            "schema",
+            "wrong",
+            f"The login may not see which schema the database is at: {reason}.",
+            "Set DATABASE_OWNER_URL to the login that made the tables, and that migrates.",
+            by_setting=True,
+        )
 
 
 def _check_schema(revision: str | None) -> Finding:

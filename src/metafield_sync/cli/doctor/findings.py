@@ -41,6 +41,11 @@ def counted(number: int, what: str, whats: str | None = None) -> str:
     return f"{number:,} {what if number == 1 else whats or f'{what}s'}"
 
 
+def without_name(text: str, domain: str) -> str:
+    """An error without the shop it begins with, where that is said already."""
+    return text.removeprefix(f"{domain}: ")
+
+
 def lasting(seconds: float) -> str:
     """A length of time, in the largest unit that leaves a number worth reading."""
     for unit, length_s in (("day", 86_400), ("hour", 3_600), ("minute", 60)):

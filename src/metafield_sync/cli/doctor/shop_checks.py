@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from metafield_sync.cli.doctor.findings import Finding, counted, lasting
+from metafield_sync.cli.doctor.findings import Finding, counted, lasting, without_name
 from metafield_sync.cli.doctor.meanings import meaning
 from metafield_sync.sync.outcomes import GONE_CODE
 from metafield_sync.sync.reconcile.drift import DRIFT_KINDS
@@ -70,7 +70,8 @@ def _check_pause(figures: ShopFigures) -> list[Finding]:
         found = "Staff paused the shop: postings go on, nothing is pushed, verified or reconciled."
         return [Finding("paused", "warn", found, f"Resume it with: {resume}", shop.domain)]
     when = "" if shop.probe_at is None else f" It is tried again by itself at {shop.probe_at:%Y-%m-%d %H:%M:%S} UTC."
-    found = f"The shop is paused ({shop.paused_code}): {shop.paused_detail}{when}"
+    why = without_name(shop.paused_detail or "", shop.domain)
+    found = f"The shop is paused ({shop.paused_code}): {why}{when}"
     return [Finding("paused", "warn", found, f"Once that is done, at once with: {resume}", shop.domain)]
 
 
@@ -139,14 +140,14 @@ def _check_budget(standing: dict[str, Any]) -> Finding:
 def _check_schedule(settings: Settings, figures: ShopFigures, kind: str, now: datetime) -> Finding:
     name, setting = SCHEDULES[kind]
     runs, shop = figures.runs[kind], figures.shop
-    last = "never" if runs.done_at is None else f"last done {lasting((now - runs.done_at).total_seconds())} ago"
+    last = "never done" if runs.done_at is None else f"last done {lasting((now - runs.done_at).total_seconds())} ago"
     cron = settings.verify_cron if kind == "verify" else settings.reconcile_cron
     if cron == "off":
         return Finding(kind, "ok", f"{name}: {last}; the schedule is switched off ({setting}).", shop=shop.domain)
     if shop.paused_by_staff:
         return Finding(kind, "ok", f"{name}: {last}; not scheduled while staff has the shop paused.", shop=shop.domain)
     if runs.failed_at is not None and (runs.done_at is None or runs.failed_at > runs.done_at):
-        found = f"{name}: {last}; since then it failed: {runs.error}"
+        found = f"{name}: {last}, and the last time it failed: {without_name(runs.error or '', shop.domain)}"
         cure = f"Once that is put right: metafield-sync {kind} --shop {shop.domain}"
         return Finding(kind, "warn", found, cure, shop.domain)
     # One that is due now may be at work, so it is the one before that must have been done. Who was added since is not
