@@ -13,7 +13,7 @@ SURE_STRIKES = 2
 SURE_WITHIN_CALLS = 300
 """Besides its rate, so often each kind strikes for sure, at calls chosen among the first so many of its operation."""
 SHORT_S = 30
-SURE_WITHIN_CALLS_SHORT = 40
+SURE_WITHIN_CALLS_SHORT = 20
 LATEST_S = 70
 HELD_S_MIN = 30
 """Runs shorter than this have no calls that are held beyond the client's patience of 12 s."""

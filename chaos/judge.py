@@ -128,7 +128,11 @@ def history(
 ) -> list[str]:
     """The last that happened to a customer, as lines with seconds since the start."""
     lines = [(event.at_s, event.text) for event in events if event.customer == customer]
-    lines += [(event.at_s, event.text) for event in events if event.customer is None and "worker" in event.text]
+    lines += [
+        (event.at_s, event.text)
+        for event in events
+        if event.customer is None and event.text.startswith(("worker", "web"))
+    ]
     for write in _writes(calls).get(customer, []):
         fault = rules.get(write["fault"]) if write["fault"] else None
         late = f", late: sent at {write['sentS'] - zero_s:.3f}" if write["lateOf"] else ""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CALM_POSTED_EVERY_S = 16.0
 BUSY_POSTED_EVERY_S = 8.0
-POSTINGS_PER_S_MIN = 5.0
+POSTINGS_PER_S_MIN, CALM_POSTINGS_PER_S_MIN = 5.0, 0.75
 BATCH_EVERY_S = (0.8, 2.0)
 BATCH_ENTRIES = (2, 25)
 OPENING_S = 2.0
@@ -32,6 +32,7 @@ SPENT_POINTS = (500, 4_000)
 KILL_EVERY_S = (2.5, 6.0)
 FREEZE_S = (10.5, 13.5)
 """Longer than a lease, which is 10 s."""
+FIRST_FREEZE_S = 1.0
 FREEZE_EVERY_S = (14.0, 20.0)
 AMBUSHED_AT = (0.4, 0.8)
 """When, as a share of the time."""
@@ -241,7 +242,7 @@ def _postings(scope: Scope) -> Iterator[Post]:
         customers = customers_of(shop, scope.customers)
         if shop and len(customers) > 1:
             customers.remove(_prey(shop, scope.customers))
-        a_second = len(customers) / CALM_POSTED_EVERY_S
+        a_second = max(CALM_POSTINGS_PER_S_MIN, len(customers) / CALM_POSTED_EVERY_S)
         if shop == 0:
             a_second = max(POSTINGS_PER_S_MIN, len(customers) / BUSY_POSTED_EVERY_S)
         at_s, number = OPENING_S / 2, 0
@@ -356,7 +357,11 @@ def _kills(scope: Scope) -> Iterator[Kill]:
 
 def _freezes(scope: Scope) -> Iterator[Freeze]:
     rng = _draws(scope, "freezes")
-    for at_s in _moments(rng, 1.0, FREEZE_EVERY_S, scope.seconds - FREEZE_S[0]):
+    if scope.seconds < FREEZE_S[0] + FIRST_FREEZE_S:
+        return
+    # In a short run there is room for one, at its end: whoever is frozen holds up what he holds the lease of.
+    first_s = scope.seconds - FREEZE_S[0] - 0.1 if scope.seconds < SHORT_S else FIRST_FREEZE_S
+    for at_s in _moments(rng, first_s, FREEZE_EVERY_S, scope.seconds - FREEZE_S[0]):
         for_s = min(rng.uniform(*FREEZE_S), scope.seconds - at_s)
         yield Freeze(at_s, rng.randrange(scope.workers), round(for_s, 3))
 

@@ -54,6 +54,7 @@ class Run:
         self._model = Model()
         self._poster = Poster(stage.http, stage.address, stage.keys, self._model, self._journal)
         self._began_s = time.time()
+        self._is_over = False
         self._wrong: dict[int, tuple[Difference, str]] = {}
         self.report = Report(
             seed=scope.seed,
@@ -94,8 +95,9 @@ class Run:
                 else:
                     await self._at_once(action)
             await asyncio.sleep(zero + self._plan.scope.seconds - time.monotonic())
-            await stage.store.disarm()
+            self._is_over = True
             stage.fleet.thaw()
+            await stage.store.disarm()
             self._tell("faults and kills are over; nobody asks for a repair")
         await self._poster.settle()
         watch.cancel()
@@ -150,6 +152,8 @@ class Run:
             holding = Counter(pid for pid in leases.values() if pid in pids)
             holder = holding.most_common(1)[0][0] if holding else None
             await asyncio.sleep(0 if holder else HOLDER_POLL_S)
+        if self._is_over:
+            return
         worker = self._stage.fleet.choose_to_freeze(action.slot, holder)
         self.report.freezes += 1
         self.report.freezes_of_the_lease_holder += worker.pid == holder
@@ -173,11 +177,11 @@ class Run:
         await asyncio.sleep(action.delay_s)
         holder = (await database.lease_holders(stage.conn)).get(domain)
         program = stage.fleet.with_pid(holder) or (stage.web if stage.web.pid == holder else None)
-        if program is not None:
+        if program is not None and not self._is_over:
             program.kill()
             program.start()
             self.report.ambushes += 1
-            self._journal.note(f"{program.name}, a worker or web, killed in its wait", action.there.customer)
+            self._journal.note(f"{program.name} killed as it waited, and replaced", action.there.customer)
 
     async def _come_to_rest(self, most_s: float) -> None:
         """Wait until there is nothing left to push, to read back or to be executed late."""

@@ -205,6 +205,21 @@ async def test_a_verification_repairs_records_and_syncs_what_changed(stage: Stag
     assert found_by == [(UUID(result["runId"]), "verification")]
 
 
+@pytest.mark.xfail(
+    reason="who becomes stale by the run's own repair is stale since after its start: not counted as its"
+)
+@pytest.mark.usefixtures("short_back_off")
+async def test_a_verification_gives_whom_it_repairs_a_second_chance_too(stage: Stage) -> None:
+    await stage.post_all({1: 10, 2: 20})
+    await stage.run()
+    stage.owner.execute("update customers set current_balance = 999 where shopify_customer_id = 1")
+    await stage.mirror.drain(stage.shop_id)
+    stage.store.world.faults.add(Fault(status=503, operation=WRITE))
+    result = await stage.run("verify")
+    assert (result["corrected"], result["synced"], result["errors"]) == (1, 2, 0)
+    assert stage.values() == {1: "10", 2: "20"}
+
+
 async def test_extreme_balances_reach_shopify_as_they_are(stage: Stage) -> None:
     await stage.post_all({1: POINTS_MAX, 2: 1})
     stage.owner.execute("update customers set current_balance = %s where shopify_customer_id = 2", (-POINTS_MAX,))
