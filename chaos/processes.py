@@ -19,8 +19,17 @@ START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
 POLL_S = 0.05
 
-# Its standard input ends with the harness, however that ends; then it kills the process group that all of them are in.
-LEASH = "read -r _; kill -s KILL 0"
+# Its standard input ends with the harness, however that ends; then it stops the PostgreSQL that still runs in the
+# folder, and kills the process group that all others are in, itself included. (The kernel hangs up on a group that is
+# orphaned while one of its processes is frozen.)
+LEASH = """
+trap '' HUP
+read -r _
+for file in "$0"/*/data/postmaster.pid; do
+  read -r pid < "$file" && kill -s INT "$pid"
+done 2> /dev/null
+kill -s KILL 0
+"""
 
 
 class ChaosFailed(Exception):
@@ -28,11 +37,11 @@ class ChaosFailed(Exception):
 
 
 class Leash:
-    """The process group that everything started belongs to."""
+    """The process group that everything started belongs to. `data_dir` is where the embedded PostgreSQL is."""
 
-    def __init__(self) -> None:
+    def __init__(self, data_dir: Path) -> None:
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", LEASH], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0
+            ["/bin/sh", "-c", LEASH, str(data_dir)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from chaos.stage import Stage
     from chaos.store import ForeignAct
 
+ADDRESS = re.compile(r"\b0x[0-9a-f]+")
 REST_S_MAX = 360
 """So long after the last posting everything has to be right by itself."""
 REPAIR_S_MAX = 60
@@ -317,7 +319,7 @@ class Run:
                 if line is None:
                     found[f"{log.stem}: no line of a log: {text[:100]}"] += 1
                 elif line.get("level") in {"warning", "error", "critical"}:
-                    found[f"{line['level']}: {line.get('message', '')[:120]}"] += 1
+                    found[f"{line['level']}: {ADDRESS.sub('…', line.get('message', ''))[:120]}"] += 1
         return dict(found.most_common())
 
     def _tell(self, text: str) -> None:

@@ -71,10 +71,10 @@ async def staged(folder: Path, scope: Scope) -> AsyncGenerator[Stage]:
     logs = folder / "logs"
     logs.mkdir()
     async with AsyncExitStack() as stack:
+        leash = stack.enter_context(Leash(folder / "data"))
         server = EmbeddedPostgres(folder / "data")
         url = await asyncio.to_thread(server.start)
         stack.push_async_callback(asyncio.to_thread, server.stop)
-        leash = stack.enter_context(Leash())
         # As many connections as there are postings under way: what waits for a dead web process holds up nothing else.
         http = await stack.enter_async_context(
             httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=20))

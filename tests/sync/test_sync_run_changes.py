@@ -55,9 +55,6 @@ async def test_a_forced_run_has_a_row_for_everybody(stage: Stage) -> None:
     ]
 
 
-@pytest.mark.xfail(
-    reason="who becomes stale by the run's own repair is stale since after its start: not counted as its"
-)
 async def test_a_verification_has_a_row_for_who_was_repaired(stage: Stage) -> None:
     await stage.post_all({1: 10, 2: 20})
     await stage.run()

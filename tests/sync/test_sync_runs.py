@@ -205,9 +205,6 @@ async def test_a_verification_repairs_records_and_syncs_what_changed(stage: Stag
     assert found_by == [(UUID(result["runId"]), "verification")]
 
 
-@pytest.mark.xfail(
-    reason="who becomes stale by the run's own repair is stale since after its start: not counted as its"
-)
 @pytest.mark.usefixtures("short_back_off")
 async def test_a_verification_gives_whom_it_repairs_a_second_chance_too(stage: Stage) -> None:
     await stage.post_all({1: 10, 2: 20})

@@ -20,7 +20,14 @@ from metafield_sync.errors import AppError
 from metafield_sync.ledger.verification import verify
 from metafield_sync.sync.reconcile.document import reconcile_document
 from metafield_sync.sync.reconcile.reading import reconcile
-from metafield_sync.sync.run_progress import count_left, make_due, make_stale, note_alive, note_progress
+from metafield_sync.sync.run_progress import (
+    count_left,
+    cover_corrected,
+    make_due,
+    make_stale,
+    note_alive,
+    note_progress,
+)
 from metafield_sync.sync.run_result import result_document
 
 if TYPE_CHECKING:
@@ -296,6 +303,7 @@ class Runs:
         read_back: ReadBack | None = None
         if run.kind == "verify":
             await verify(self._db, shop_id, run_id=run.id)
+            await cover_corrected(self._db, shop_id, run.id)
         if run.kind == "reconcile":
             read_back = await reconcile(self._mirror, shop_id, run.id, repair=run.repair)
             if not run.repair:

@@ -29,7 +29,7 @@ GAUGES = {
     "missing": "Customers who are gone from Shopify.",
     "in_doubt": "Customers whose last push has no known outcome.",
     "backfilling": "Shops that are being pushed by bulk operation.",
-    "oldest_stale_seconds": "Age of the oldest change that has not reached Shopify, in active shops. Alarm on this.",
+    "oldest_stale_seconds": "Age of the oldest change not in Shopify yet, but in shops that staff paused. Alarm on this.",
 }
 COUNTERS = {
     "calls": "Calls that wrote metafields.",
@@ -43,9 +43,9 @@ COUNTERS = {
     "drifts": "Customers whom a reconciliation found showing something else than their balance.",
 }
 SHOP_GAUGES = {
-    "oldest_stale_seconds": "Age of the oldest change of an active shop that has not reached Shopify.",
-    "points_available": "API points in an active shop's bucket, by what Shopify last told and restores since.",
-    "points_maximum": "API points that an active shop's bucket holds.",
+    "oldest_stale_seconds": "Age of the oldest change of a shop that has not reached Shopify.",
+    "points_available": "API points in a shop's bucket, by what Shopify last told and restores since.",
+    "points_maximum": "API points that a shop's bucket holds.",
 }
 CONFLICT_WRITERS = {"ourselves": "conflicts_ours", "foreign": "conflicts_foreign"}
 LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -194,7 +194,7 @@ as $$
     (
       select coalesce(max(extract(epoch from clock_timestamp() - m.stale_since)), 0)::double precision
       from mirror_states m
-      join shops s on s.id = m.shop_id and s.status = 'active'
+      join shops s on s.id = m.shop_id and (s.status = 'active' or s.probe_at is not null)
       where m.stale_since is not null and m.status = 'live'
     ),
     (select count(*) from backfills where finished_at is null),
@@ -246,7 +246,7 @@ as $$
     a.budget_maximum
   from shops s
   join shop_activity a on a.shop_id = s.id
-  where s.status = 'active'
+  where s.status = 'active' or (s.status = 'paused' and s.probe_at is not null)
 $$;
 revoke all on function fleet_shops () from public;
 grant execute on function fleet_shops () to metafield_sync_app;
