@@ -29,7 +29,7 @@ GAUGES = {
     "missing": "Customers who are gone from Shopify.",
     "in_doubt": "Customers whose last push has no known outcome.",
     "backfilling": "Shops that are being pushed by bulk operation.",
-    "oldest_stale_seconds": "Age of the oldest change not in Shopify yet, but in shops that staff paused. Alarm on this.",
+    "oldest_stale_seconds": "Age of the oldest change not in Shopify yet, shops paused by staff apart. Alarm on it.",
 }
 COUNTERS = {
     "calls": "Calls that wrote metafields.",
