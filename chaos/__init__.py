@@ -16,6 +16,11 @@ runs of one seed can be seen to be the same experiment. It does not decide which
 process was doing, or who holds the lease: that is up to the scheduler of the machine, and differs from run to run. A
 seed that failed once may pass the next time. Run it again, and run others.
 
+What it cannot see: it judges the end, so a guarantee whose loss another one makes up for in time goes unnoticed.
+Without the reading back after 10 s, 60 s and 5 min it fails, and without the adoption of calls a killed process left
+behind; without digests, or without the fencing of lost leases, it passed (one hurried run each). Those are
+the tests' to show.
+
 Nothing of the product is imported but its embedded PostgreSQL: workers, web and command line are processes, the
 devstore is one, and the database is read by plain SQL.
 """
