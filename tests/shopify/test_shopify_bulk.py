@@ -17,7 +17,6 @@ from metafield_sync.shopify import (
     Throttled,
     Unreachable,
     bulk_set_mutation,
-    cancel_bulk_operation,
     find_bulk_operation,
     get_bulk_operation,
     run_bulk_mutation,
@@ -230,24 +229,6 @@ async def test_there_may_be_none_of_that_id(client: AdminClient, access: ShopAcc
     for _ in range(2):
         with pytest.raises(OutcomeUnknown):
             await get_bulk_operation(client, access, GID)
-
-
-async def test_cancelling_returns_what_became_of_it(
-    client: AdminClient, access: ShopAccess, server: ScriptedServer
-) -> None:
-    over = {"field": None, "message": "A bulk operation cannot be canceled when it is completed"}
-    unknown = {"field": ["id"], "message": "Bulk operation does not exist"}
-    name = "bulkOperationCancel"
-    server.answer(started(operation(status="CANCELING"), name=name))
-    server.answer(started(operation(status="COMPLETED"), over, name=name), started(None, unknown, name=name))
-    statuses: list[BulkStatus | None] = []
-    for _ in range(3):
-        found, _ = await cancel_bulk_operation(client, access, GID)
-        statuses.append(found and found.status)
-    assert statuses == [BulkStatus.CANCELING, BulkStatus.COMPLETED, None]
-    server.answer(answer({"bulkOperationCancel": None}))
-    with pytest.raises(OutcomeUnknown):
-        await cancel_bulk_operation(client, access, GID)
 
 
 def page(*operations: Any, after: str | None = None) -> dict[str, Any]:

@@ -35,7 +35,6 @@ from metafield_sync.shopify import (
     UploadFailed,
     WrittenMetafield,
     bulk_set_mutation,
-    cancel_bulk_operation,
     customer_values_query,
     download_lines,
     find_bulk_operation,
@@ -228,24 +227,20 @@ async def test_a_sixth_at_once_has_to_wait_and_one_without_a_file_does_not_start
 async def test_one_that_is_cancelled_tells_what_it_came_to(
     client: AdminClient, access: ShopAccess, store: DevStore, tmp_path: Path
 ) -> None:
-    store.shop(DOMAIN).bulk.settings.lines_per_s = 200
+    bulk = store.shop(DOMAIN).bulk
+    bulk.settings.lines_per_s = 200
     writes = [MetafieldWrite(number, 1, None) for number in range(1, CUSTOMERS + 1)]
     operation = await begun(client, access, tmp_path, writes)
     await anyio.sleep(0.1)
-    cancelled, _ = await cancel_bulk_operation(client, access, operation.id)
-    assert cancelled is not None
+    bulk.cancel(bulk.operations[-1])
     operation = await ended(client, access, operation)
     assert operation.status is BulkStatus.CANCELED
     lines = await lines_of(client, operation)
     assert 0 < len(lines) < CUSTOMERS
-    again, _ = await cancel_bulk_operation(client, access, operation.id)
-    assert again is not None
-    assert again.status is BulkStatus.CANCELED
 
 
 async def test_none_of_that_id_is_none(client: AdminClient, access: ShopAccess) -> None:
     assert (await get_bulk_operation(client, access, "gid://shopify/BulkOperation/1"))[0] is None
-    assert (await cancel_bulk_operation(client, access, "gid://shopify/BulkOperation/1"))[0] is None
 
 
 async def test_an_empty_file_and_a_changed_field_are_not_accepted(

@@ -49,7 +49,6 @@ def test_every_document_is_named_as_one_and_so_gets_validated() -> None:
         "BULK_RUN_QUERY_MUTATION",
         "BULK_OPERATION_QUERY",
         "BULK_OPERATIONS_QUERY",
-        "BULK_CANCEL_MUTATION",
     }
 
 

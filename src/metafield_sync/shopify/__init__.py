@@ -54,7 +54,6 @@ How the pieces fit:
 from metafield_sync.shopify.answers import Answer
 from metafield_sync.shopify.budget import Budget, BudgetSnapshot, Reservation
 from metafield_sync.shopify.bulk import (
-    CANCEL_BULK_COST,
     FIND_BULK_COST,
     GET_BULK_COST,
     RUN_BULK_COST,
@@ -63,7 +62,6 @@ from metafield_sync.shopify.bulk import (
     BulkRefused,
     BulkRefusedKind,
     BulkStatus,
-    cancel_bulk_operation,
     find_bulk_operation,
     get_bulk_operation,
     run_bulk_mutation,
@@ -135,7 +133,6 @@ from metafield_sync.shopify.metafields import (
 )
 
 __all__ = [
-    "CANCEL_BULK_COST",
     "ENSURE_COST_MAX",
     "FIND_BULK_COST",
     "GET_BULK_COST",
@@ -186,7 +183,6 @@ __all__ = [
     "UploadFailed",
     "WrittenMetafield",
     "bulk_set_mutation",
-    "cancel_bulk_operation",
     "customer_gid",
     "customer_id_of",
     "customer_values_query",

@@ -1,4 +1,4 @@
-"""Bulk operations: started, looked up, watched, cancelled. What goes into them and comes out is in `bulk_lines`.
+"""Bulk operations: started, looked up, watched. What goes into them and comes out is in `bulk_lines`.
 
 What Shopify's published schemas (2026-01 to 2026-10, all alike here) and recorded answers (2026-04) say:
 
@@ -40,7 +40,6 @@ GET_BULK_COST = 1
 FIND_BULK_COST = 60
 """Points to have at hand for one `find_bulk_operation`: a page at a point for each operation, though 9 were recorded.
 A second page is needed only where somebody started more than `FIND_BULK_PAGE` operations since."""
-CANCEL_BULK_COST = 10
 FIND_BULK_PAGE = 50
 FIND_BULK_PAGES_MAX = 20
 CLOCK_SKEW = timedelta(minutes=5)
@@ -116,20 +115,6 @@ query BulkOperations($filter: String!, $first: Int!, $after: String) {{
     pageInfo {{
       hasNextPage
       endCursor
-    }}
-  }}
-}}
-{_FIELDS}"""
-
-BULK_CANCEL_MUTATION = f"""
-mutation CancelBulkOperation($id: ID!) {{
-  bulkOperationCancel(id: $id) {{
-    bulkOperation {{
-      ...OperationFields
-    }}
-    userErrors {{
-      field
-      message
     }}
   }}
 }}
@@ -301,23 +286,6 @@ async def get_bulk_operation(
     """
     answer = await client.call(access, BULK_OPERATION_QUERY, {"id": operation_id})
     return _operation_or_none(answer.data, access, answer.cost), answer.cost
-
-
-async def cancel_bulk_operation(
-    client: AdminClient, access: ShopAccess, operation_id: str
-) -> tuple[BulkOperation | None, Cost | None]:
-    """Ask Shopify to cancel an operation, by its gid. Returns how it is then, and what asking cost.
-
-    It is CANCELING until it is over, and what was executed stays. One that has ended comes back as it is; one that
-    does not exist as None. Raises as `get_bulk_operation` does.
-    """
-    answer = await client.call(access, BULK_CANCEL_MUTATION, {"id": operation_id})
-    payload = mapping(answer.data.get("bulkOperationCancel")) or {}
-    if items(payload.get("userErrors")) is None:
-        raise _unreadable(access, "bulkOperationCancel", answer.cost)
-    # Recorded errors: "Bulk operation does not exist", and "A bulk operation cannot be canceled when it is
-    # completed" beside the operation. The operation, or its absence, says the same.
-    return _operation_or_none(payload, access, answer.cost), answer.cost
 
 
 def refused(access: ShopAccess, what: str, errors: Sequence[Any], cost: Cost | None) -> BulkRefused:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from psycopg.rows import class_row, dict_row
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from psycopg import AsyncConnection
 
@@ -65,28 +65,37 @@ class Check:
 
 
 async def claim_stale(
-    conn: AsyncConnection, lease: Lease, *, limit: int, besides: Collection[UUID], since: datetime | None = None
+    conn: AsyncConnection,
+    lease: Lease,
+    *,
+    limit: int,
+    besides: Collection[UUID] = (),
+    only: Collection[UUID] | None = None,
+    since: datetime | None = None,
 ) -> Batch | None:
-    """Up to `limit` customers that are due, most urgent first, leaving out those `besides` (in flight already).
-
-    With `since`, only those due later, or asked for by hand: the others are about to go by bulk operation.
+    """Up to `limit` customers that are due, most urgent first. None if nobody is, or the lease is no longer ours.
 
     One statement, so one snapshot: version, balance and digest belong together, and the call is on record before it
-    can leave. None if nobody is due, or the lease is no longer ours.
+    can leave.
+
+    Args:
+        conn: in a transaction of its own.
+        lease: the shop's.
+        limit: how many fit into a call.
+        besides: in flight already, and left out.
+        only: of these and nobody else.
+        since: only who became due later, or was asked for by hand: the others are about to go by bulk operation.
     """
-    return await _claim(conn, CLAIM_STALE, lease, {"besides": list(besides), "limit": limit, "since": since})
-
-
-async def claim_again(conn: AsyncConnection, lease: Lease, claims: Sequence[Claim]) -> Batch | None:
-    """The same customers, with their balances and versions of now: what was claimed a call ago may be old."""
-    return await _claim(conn, CLAIM_AGAIN, lease, {"customers": [claim.customer_id for claim in claims]})
-
-
-async def _claim(
-    conn: AsyncConnection, statement: LiteralString, lease: Lease, parameters: dict[str, object]
-) -> Batch | None:
+    parameters = {
+        "shop": lease.shop_id,
+        "token": lease.token,
+        "limit": limit,
+        "besides": list(besides),
+        "only": None if only is None else list(only),
+        "since": since,
+    }
     async with conn.cursor(row_factory=dict_row) as cur:
-        await cur.execute(statement, {"shop": lease.shop_id, "token": lease.token, **parameters})
+        await cur.execute(CLAIM_STALE, parameters)
         rows = await cur.fetchall()
     if not rows:
         return None
@@ -112,34 +121,10 @@ with due as materialized (
     and not m.in_doubt
     and (m.check_at is null or m.check_at > clock_timestamp())
     and m.customer_id <> all (%(besides)s)
+    and (%(only)s::uuid[] is null or m.customer_id = any (%(only)s))
     and exists (select from shop_leases l where l.shop_id = m.shop_id and l.token = %(token)s)
   order by m.due_at, m.customer_id
   limit %(limit)s
-),
-noted as (
-  insert into push_calls (shop_id, token, customers, balances)
-  select %(shop)s, %(token)s, array_agg(d.customer_id), array_agg(d.balance)
-  from due d
-  having count(*) > 0
-  returning id
-)
-select n.id as call_id, d.*
-from due d
-cross join noted n
-"""
-
-CLAIM_AGAIN = """
-with due as materialized (
-  select
-    m.customer_id, c.shopify_customer_id, m.wanted_version as version, c.current_balance as balance, m.digest,
-    m.attempts, statement_timestamp() as claimed_at
-  from mirror_states m
-  join customers c on c.shop_id = m.shop_id and c.id = m.customer_id
-  where
-    m.shop_id = %(shop)s
-    and m.customer_id = any (%(customers)s)
-    and exists (select from shop_leases l where l.shop_id = m.shop_id and l.token = %(token)s)
-  order by m.customer_id
 ),
 noted as (
   insert into push_calls (shop_id, token, customers, balances)

@@ -39,6 +39,10 @@ class LeaseLost(AppError):
     status = 503
 
 
+class LeaseEnding(LeaseLost):
+    """There is too little time left on the lease: what was to be sent was not."""
+
+
 @dataclass(slots=True)
 class Lease:
     """A lease in hand. `ends_at` is on this process's monotonic clock, counted from before the database was asked."""
@@ -53,10 +57,10 @@ class Lease:
         The token keeps an overslept holder from recording; this keeps it from sending.
 
         Raises:
-            LeaseLost: the lease has ended, or is about to.
+            LeaseEnding: the lease has ended, or is about to.
         """
         if time.monotonic() > self.ends_at - LEASE_MARGIN_S:
-            raise LeaseLost("This process held up its pushes for too long; another takes them over.")
+            raise LeaseEnding("This process held up its pushes for too long; another takes them over.")
 
 
 @asynccontextmanager

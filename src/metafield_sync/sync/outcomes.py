@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
+    from psycopg import AsyncConnection
+
     from metafield_sync.db.database import Database, ShopId
     from metafield_sync.sync.claims import Batch, Check, Claim
 
@@ -247,7 +249,7 @@ async def adopt_calls_left_behind(db: Database, lease: Lease) -> int:
     return len(balances)
 
 
-async def _put_in_doubt(conn: Any, shop_id: ShopId, balances: Mapping[UUID, list[int]]) -> None:
+async def _put_in_doubt(conn: AsyncConnection, shop_id: ShopId, balances: Mapping[UUID, list[int]]) -> None:
     customers = sorted(balances)
     pairs = [(customer, balance) for customer in customers for balance in balances[customer]]
     await conn.execute(LOCK_ROWS, {"shop": shop_id, "customers": customers})

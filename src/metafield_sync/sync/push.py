@@ -18,8 +18,8 @@ from metafield_sync.shopify import (
 from metafield_sync.shops import registry
 from metafield_sync.sync import outcomes
 from metafield_sync.sync.activity import Spent
-from metafield_sync.sync.claims import Batch, Claim, claim_again
-from metafield_sync.sync.lease import LeaseLost
+from metafield_sync.sync.claims import Batch, Claim, claim_stale
+from metafield_sync.sync.lease import LeaseEnding, LeaseLost
 from metafield_sync.sync.outcomes import Failure
 from metafield_sync.sync.turn import ShopStops, paid_call
 
@@ -47,28 +47,37 @@ async def push_batch(turn: Turn, batch: Batch) -> None:
     await outcomes.forget_call(turn.db, turn.lease, batch)
     for part in (batch.claims[:half], batch.claims[half:]):
         async with turn.db.shop(turn.shop.id) as conn:
-            fresh = await claim_again(conn, turn.lease, part)
+            # With their balances and versions of now: what was claimed a call ago may be old.
+            fresh = await claim_stale(conn, turn.lease, limit=len(part), only=[claim.customer_id for claim in part])
         if fresh is not None:
             await push_batch(turn, fresh)
 
 
 async def _send(turn: Turn, batch: Batch) -> Refusal | None:
     """One call. Returns the refusal when Shopify refuses the batch without naming whom it means."""
-    left = False
+    try:
+        return await _call(turn, batch)
+    except (Throttled, ShopStops, LeaseEnding) as error:
+        # Nothing was executed, or nothing was sent.
+        await outcomes.forget_call(turn.db, turn.lease, batch)
+        if isinstance(error, Throttled):
+            return None
+        raise
+    except LeaseLost:
+        # What has left may be applied at any time, after what the lease's new holder writes too.
+        await outcomes.record_doubt(turn.db, turn.lease, batch)
+        raise
+
+
+async def _call(turn: Turn, batch: Batch) -> Refusal | None:
     try:
         async with paid_call(turn, set_cost(len(batch.claims))) as call:
-            left = True
             writes = [MetafieldWrite(c.shopify_customer_id, c.balance, c.digest) for c in batch.claims]
             result = await set_metafields(turn.client, turn.access, turn.metafield, writes)
             call.cost = result.cost
             refused = sum(refusal.kind is not RefusalKind.CONFLICT for refusal in _named(result).values())
             call.spent = Spent(pushed=len(writes)) if result.written else Spent(refused=refused)
             return await _record(turn, batch, result)
-    except Throttled:
-        await outcomes.forget_call(turn.db, turn.lease, batch)
-    except ShopStops:
-        await outcomes.forget_call(turn.db, turn.lease, batch)
-        raise
     except QueryRefused as error:
         return Refusal(None, RefusalKind.OTHER, error.shopify_code or error.code, error.detail)
     except (Unreachable, OutcomeUnknown) as error:
@@ -78,14 +87,7 @@ async def _send(turn: Turn, batch: Batch) -> Refusal | None:
             batch,
             [Failure(c, error.code, error.detail, in_doubt=unknown, is_trouble=True) for c in batch.claims],
         )
-    except LeaseLost:
-        # What has left may be applied at any time, after what the lease's new holder writes too.
-        if left:
-            await outcomes.record_doubt(turn.db, turn.lease, batch)
-        else:
-            await outcomes.forget_call(turn.db, turn.lease, batch)
-        raise
-    return None
+        return None
 
 
 async def _record(turn: Turn, batch: Batch, result: SetResult) -> Refusal | None:

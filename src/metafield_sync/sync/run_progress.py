@@ -52,32 +52,32 @@ select customer_id from batch order by customer_id desc limit 1
 
 async def cover_corrected(db: Database, shop_id: ShopId, run_id: UUID) -> None:
     """Let a verification push whom it corrected: they fell behind after it began, by its own doing."""
-
-    async def cover() -> None:
-        async with db.shop(shop_id) as conn:
-            await conn.execute(COVER_CORRECTED, {"shop": shop_id, "run": run_id})
-
-    await again_after_deadlock(cover)
+    await _mark(db, shop_id, run_id, COVER_CORRECTED)
 
 
 COVER_CORRECTED = """
-with corrected as materialized (
+with batch as materialized (
   select m.customer_id, r.started_at
   from mirror_states m
   join sync_runs r on r.shop_id = m.shop_id and r.id = %(run)s
   where
     m.shop_id = %(shop)s
+    and (%(after)s::uuid is null or m.customer_id > %(after)s)
     and m.stale_since > r.started_at
     and m.customer_id in (
       select b.customer_id from balance_corrections b where b.shop_id = %(shop)s and b.run_id = %(run)s
     )
   order by m.customer_id
+  limit %(limit)s
   for no key update of m
+),
+made as (
+  update mirror_states m
+  set stale_since = b.started_at
+  from batch b
+  where m.shop_id = %(shop)s and m.customer_id = b.customer_id
 )
-update mirror_states m
-set stale_since = c.started_at
-from corrected c
-where m.shop_id = %(shop)s and m.customer_id = c.customer_id
+select customer_id from batch order by customer_id desc limit 1
 """
 
 

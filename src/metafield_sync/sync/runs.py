@@ -366,7 +366,8 @@ LOCK_SHOP_IF_FREE = "select 1 from shops where id = %(shop)s for no key update s
 
 # A run covers what was committed when it began. So a running one may be joined only if nobody is stale since: neither
 # by a change after its start, nor by one before that was committed after the run had pushed the customer. A
-# verification or a reconciliation looks at balances once, so it may be joined only if none has changed at all.
+# verification looks at balances once, so it may be joined only if none has changed at all; a reconciliation reads what
+# Shopify shows, where anybody may have written since, and is joined only before it has begun.
 JOIN_RUN = """
 select r.id
 from sync_runs r
@@ -379,13 +380,14 @@ where
     r.status = 'queued'
     or (
       r.status = 'running'
+      and r.kind <> 'reconcile'
       and not exists (
         select
         from mirror_states m
         where
           m.shop_id = r.shop_id
           and (m.changed_at >= r.started_at or m.stale_since > r.started_at)
-          and (r.kind <> 'sync' or (m.stale_since is not null and m.status = 'live'))
+          and (r.kind = 'verify' or (m.stale_since is not null and m.status = 'live'))
       )
     )
   )

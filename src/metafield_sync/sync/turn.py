@@ -119,7 +119,7 @@ async def paid_call(turn: Turn, points: int) -> AsyncGenerator[PaidCall]:
     """Wait until a call of so many points may leave; afterwards, whatever happens, settle and record what it cost.
 
     Raises:
-        LeaseLost: there is no time left on the lease to send anything; nothing was sent.
+        LeaseEnding: there is no time left on the lease to send anything; nothing was sent.
         ShopStops: the shop is refused as a whole.
         ShopifyError: as the call inside raised it.
     """

@@ -12,8 +12,6 @@ from psycopg.rows import class_row
 from metafield_sync.sync.lease import require_lease
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection
-
     from metafield_sync.db.database import Database, ShopId
     from metafield_sync.sync.lease import Lease
 
@@ -103,13 +101,6 @@ returning
   id, started_at, reading_asked_at, reading_operation, values_read_at, collected_after, collected_at, customers,
   attempts, true as is_due
 """
-
-
-async def is_backfilling(conn: AsyncConnection, shop_id: ShopId) -> bool:
-    """Whether the shop has a backfill under way."""
-    async with conn.cursor() as cur:
-        await cur.execute("select 1 from backfills where shop_id = %s and finished_at is null", (shop_id,))
-        return await cur.fetchone() is not None
 
 
 async def files_under_way(db: Database, shop_id: ShopId, backfill: Backfill) -> list[File]:

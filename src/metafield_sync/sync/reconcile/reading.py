@@ -103,7 +103,6 @@ async def reconcile(mirror: Mirror, shop_id: ShopId, run_id: UUID, *, repair: bo
 
 
 async def _find_definition(mirror: Mirror, shop_id: ShopId) -> DefinitionState:
-
     async def ask(turn: Turn) -> DefinitionState:
         async with paid_call(turn, READ_DEFINITION_COST) as call:
             state, call.cost = await read_definition(turn.client, turn.access, mirror.definition)
