@@ -125,7 +125,15 @@ def slow(store: Store) -> Iterator[None]:
     store.control("PUT", "/latency", {"ms": 0})
 
 
-@pytest.mark.usefixtures("slow")
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background job"])
+def started_as(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a process inherits: a shell script starts its background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("slow", "started_as")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_command_ends_quietly(
     environment: dict[str, str], cli: Cli, shop: str, store: Store, number: signal.Signals, status: int

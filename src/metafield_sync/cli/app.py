@@ -122,18 +122,22 @@ def _run_async(work: Coroutine[Any, Any, Any]) -> Any:
 
 @contextmanager
 def _terminated_like_interrupted() -> Generator[list[int]]:
-    """Let SIGTERM end a command as Ctrl-C does: in order, the embedded PostgreSQL included. Yields the signals seen."""
+    """Let SIGTERM end a command as Ctrl-C does: in order, the embedded PostgreSQL included. Yields the signals seen.
+
+    A script's background job is started with SIGINT ignored; it, too, has to end when it is told to.
+    """
     seen: list[int] = []
 
     def end(number: int, _: object) -> None:
         seen.append(number)
         signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = signal.signal(signal.SIGTERM, end), signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield seen
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
 
 
 def _the_one_in(group: BaseExceptionGroup) -> AppError | None:
