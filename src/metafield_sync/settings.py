@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from croniter import CroniterError, croniter
 from cryptography.fernet import Fernet
 from platformdirs import user_data_path
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from metafield_sync.errors import AppError
@@ -119,6 +119,12 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     app_url: Annotated[str, AfterValidator(_app_url)] | None = None
+    shopify_api_key: str | None = None
+    """The app's client id; Shopify's CLI sets it, as it does the next."""
+    shopify_api_secret: SecretStr | None = None
+    """The app's client secret: it signs webhooks, proxied requests and ID tokens."""
+    shopify_api_secret_old: SecretStr | None = None
+    """The secret before the last rotation, which Shopify may go on signing with for an hour."""
     shopify_api_version: str = Field(default="2026-10", pattern=r"^20[0-9]{2}-(01|04|07|10)$")
     shopify_admin_origin: Annotated[str, AfterValidator(_admin_origin)] = "https://{shop}"
     metafield_namespace: Annotated[str, AfterValidator(_metafield_name)] = Field(
@@ -147,6 +153,18 @@ class Settings(BaseSettings):
     def _owner_needs_database(self) -> Self:
         if self.database_owner_url and not self.database_url:
             raise ValueError("DATABASE_OWNER_URL is set, but DATABASE_URL is not")
+        return self
+
+    @model_validator(mode="after")
+    def _app_has_a_secret(self) -> Self:
+        # The other way round is allowed: webhooks and proxied requests need the secret alone.
+        if self.shopify_api_secret is None:
+            for name, value in (
+                ("SHOPIFY_API_KEY", self.shopify_api_key),
+                ("SHOPIFY_API_SECRET_OLD", self.shopify_api_secret_old),
+            ):
+                if value is not None:
+                    raise ValueError(f"{name} is set, but SHOPIFY_API_SECRET is not")
         return self
 
     @property

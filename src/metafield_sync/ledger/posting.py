@@ -17,6 +17,8 @@ from metafield_sync.errors import AppError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from psycopg import AsyncConnection
+
     from metafield_sync.db.database import Database, ShopId
 
 POINTS_MAX = 9_007_199_254_740_991
@@ -173,6 +175,20 @@ async def post_batch(
     return await _post_batch(db, shop_id, actor, [_request(posting) for posting in postings])
 
 
+async def post_within(
+    conn: AsyncConnection, shop_id: ShopId, actor: str, postings: Sequence[Posting]
+) -> list[Posted | PostingRefused]:
+    """As `post_batch`, inside the caller's transaction: what else it writes stands or falls with the entries.
+
+    Whatever rows of its own the caller locks, it locks before this: customers, then their mirror, come last. Run the
+    transaction with `again_after_deadlock`.
+    """
+    if not postings:
+        return []
+    requests = [_request(posting) for posting in postings]
+    return await _call(conn, requests, POST_ENTRIES, _batch(shop_id, actor, requests))
+
+
 async def reverse(
     db: Database, shop_id: ShopId, actor: str, key: str, *, reason: str, allow_negative: bool = False
 ) -> Posted:
@@ -202,8 +218,12 @@ async def _post_batch(
 ) -> list[Posted | PostingRefused]:
     if not requests:
         return []
+    return await _post(db, requests, POST_ENTRIES, _batch(shop_id, actor, requests))
+
+
+def _batch(shop_id: ShopId, actor: str, requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     plain = [request | {"metadata": _plain(request.get("metadata"))} for request in map(dict, requests)]
-    return await _post(db, requests, POST_ENTRIES, {"shop": shop_id, "actor": actor, "entries": Jsonb(plain)})
+    return {"shop": shop_id, "actor": actor, "entries": Jsonb(plain)}
 
 
 POST_ENTRIES = "select * from post_entries(%(shop)s, %(actor)s, %(entries)s) order by ord"
@@ -212,12 +232,22 @@ POST_ENTRIES = "select * from post_entries(%(shop)s, %(actor)s, %(entries)s) ord
 async def _post(
     db: Database, requests: Sequence[Mapping[str, Any]], statement: LiteralString, parameters: Mapping[str, Any]
 ) -> list[Posted | PostingRefused]:
-    async def call() -> list[dict[str, Any]]:
-        async with db.connection() as conn, conn.cursor(row_factory=dict_row) as cur:
-            await cur.execute(statement, parameters)
-            return await cur.fetchall()
+    async def call() -> list[Posted | PostingRefused]:
+        async with db.connection() as conn:
+            return await _call(conn, requests, statement, parameters)
 
-    rows = await again_after_deadlock(call)
+    return await again_after_deadlock(call)
+
+
+async def _call(
+    conn: AsyncConnection,
+    requests: Sequence[Mapping[str, Any]],
+    statement: LiteralString,
+    parameters: Mapping[str, Any],
+) -> list[Posted | PostingRefused]:
+    async with conn.cursor(row_factory=dict_row) as cur:
+        await cur.execute(statement, parameters)
+        rows = await cur.fetchall()
     return [_outcome(request, row) for request, row in zip(requests, rows, strict=True)]
 
 

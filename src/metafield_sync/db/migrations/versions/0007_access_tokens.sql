@@ -1,0 +1,2 @@
+-- Access tokens that expire, and how a shop is installed.
+select 1;

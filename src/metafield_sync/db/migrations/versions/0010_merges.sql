@@ -1,0 +1,2 @@
+-- Merged and redacted customers.
+select 1;

@@ -1,0 +1,2 @@
+-- Changes of balance that Shopify Flow is told of.
+select 1;
