@@ -29,12 +29,15 @@ demo: $(VENV)/runtime ## The whole job on real purchases; ARGS=--check runs it o
 	@$(BIN)/metafield-sync demo $(ARGS)
 
 .PHONY: check
-check: $(VENV)/dev ## Format, lint, types, imports, SQL
+check: $(VENV)/dev ## Format, lint, types, imports, SQL, image, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/squawk $$(git ls-files --cached --others --exclude-standard 'src/*.sql')
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github/workflows
 
 .PHONY: test
 test: check ## Everything that must hold: the checks, then the tests
