@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from devstore.app import App
 from devstore.budget import Plan
 from devstore.faults import Latency
 from devstore.gids import parse_gid
@@ -26,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         latency = Latency(*_range(options.latency_ms))
         if not 0 <= options.port <= _PORT_MAX:
             raise ValueError(f"port {options.port} is none of 0 to {_PORT_MAX}")  # noqa: TRY301  # one place reports
-        store = DevStore(shops, host=options.host, port=options.port, state=options.state, latency=latency)
+        store = DevStore(
+            shops, host=options.host, port=options.port, state=options.state, latency=latency, app=_app(options)
+        )
     except (OSError, OverflowError, ValueError, sqlite3.Error) as error:
         sys.stderr.write(f"devstore: {error}\n")
         return 2
@@ -44,6 +47,10 @@ class _Options(argparse.Namespace):
     customers_file: Path | None
     latency_ms: str
     state: Path | None
+    app_url: str | None
+    app_config: Path | None
+    client_id: str | None
+    client_secret: str | None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,7 +75,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--latency-ms", default="0", metavar="MS[-MS]", help="how long answers take")
     parser.add_argument("--state", type=Path, metavar="FILE", help="keep the shops here, over restarts and kill -9")
+    parser.add_argument("--app-url", metavar="URL", help="where the app is that may be installed in the shops")
+    parser.add_argument("--app-config", type=Path, metavar="FILE", help="the app's shopify.app.toml")
+    parser.add_argument("--client-id", metavar="ID", help="the app's client id (default: that of FILE)")
+    parser.add_argument("--client-secret", metavar="SECRET", help="the app's client secret")
     return parser
+
+
+def _app(options: argparse.Namespace) -> App:
+    given, app = _Options(**vars(options)), App()
+    if given.app_config is not None:
+        app.configure(given.app_config)
+    app.url = given.app_url
+    app.client_id = given.client_id or app.client_id
+    app.client_secret = given.client_secret or app.client_secret
+    return app
 
 
 def _shops(options: argparse.Namespace) -> list[ShopSpec]:
@@ -78,8 +99,8 @@ def _shops(options: argparse.Namespace) -> list[ShopSpec]:
     for text in given.shop or [DEMO_SHOP.domain]:
         domain, _, token = text.partition(":")
         specs.append(ShopSpec(domain, token or given.token, given.plan, given.customers, numbers))
-    if not given.state and any(spec.token is None for spec in specs):
-        raise ValueError("a shop needs a token: --shop DOMAIN:TOKEN or --token TOKEN")
+    if not (given.state or given.app_url) and any(spec.token is None for spec in specs):
+        raise ValueError("a shop needs a token (--shop DOMAIN:TOKEN, --token TOKEN), or an app that asks for one")
     return specs
 
 

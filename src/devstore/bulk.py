@@ -10,7 +10,7 @@ import contextlib
 import json
 import time
 import traceback
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -255,11 +255,13 @@ class Bulk:
     Attributes:
         settings: how they behave.
         operations: all of them, oldest first.
+        on_end: is told of each that ends.
     """
 
     def __init__(self, domain: str, clock: Clock, depot: Depot) -> None:
         self.settings = BulkSettings()
         self.operations: list[BulkOperation] = []
+        self.on_end: Callable[[BulkOperation], object] = _ignore
         self.depot = depot
         self._domain = domain
         self._clock = clock
@@ -378,6 +380,11 @@ class Bulk:
             filename = f"bulk-{operation.number}.jsonl"
             operation.result = self.depot.add_result(self._domain, run.out.path, filename, now_s)
             operation.is_partial = shown is CanceledResult.PARTIAL
+        self.on_end(operation)
+
+
+def _ignore(_operation: BulkOperation) -> None:
+    pass
 
 
 def _slice(steps: Steps, allowed: float) -> tuple[int, bool]:

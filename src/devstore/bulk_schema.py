@@ -11,9 +11,9 @@ from devstore.bulk_checks import NotRunError, check_file, check_mutation, check_
 from devstore.bulk_export import ExportWork
 from devstore.bulk_lines import MutationWork
 from devstore.bulk_search import page, search
+from devstore.clock import timestamp
 from devstore.shops import Shop
 from devstore.staging import UploadMethod, post_target, put_target
-from devstore.views import timestamp
 
 Json = dict[str, object]
 

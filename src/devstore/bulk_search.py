@@ -1,21 +1,15 @@
 """`bulkOperations`: the search and the order of the list.
 
-The search has the fields the schema documents (`created_at`, `id`, `operation_type`, `status`). A term of another
-field is ignored, as recorded: everything comes back, and only a warning in `extensions.search`, which is not here,
-tells. So is a word without a field, which is not documented.
+The search has the fields the schema documents: `created_at`, `id`, `operation_type` and `status`.
 """
 
-import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-
-from graphql import GraphQLError
 
 from devstore.bulk import BulkOperation, BulkStatus, BulkType
 from devstore.gids import parse_gid
 from devstore.pages import Page, PageRequest, cut_list
+from devstore.search_terms import Term, terms
 
-_TERM = re.compile(r"""(-?)([A-Za-z_]+):(>=|<=|>|<)?("[^"]*"|'[^']*'|[^\s()]+)|(\S+)""")
 # Recorded: EXPIRED is no value to search for.
 _STATUSES = frozenset({one.value for one in BulkStatus} - {BulkStatus.EXPIRED})
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
@@ -34,13 +28,10 @@ def search(operations: Sequence[BulkOperation], query: str | None) -> list[BulkO
         GraphQLError: a timestamp is none, or the search says more than the devstore understands.
     """
     found = list(operations)
-    for negated, name, operator, quoted, word in _TERM.findall(query or ""):
-        if negated or word in {"OR", "NOT"} or set("()") & set(word) or "," in quoted:
-            # Shopify's search has these. Leaving them out in silence would be another answer.
-            raise _bad_request("The devstore's search knows terms and AND, not OR, NOT, lists or parentheses.")
-        applies = _term(name, operator, quoted.strip("\"'")) if name else None
+    for one in terms(query):
+        applies = _applies(one)
         if applies is not None:
-            found = [one for one in found if applies(one)]
+            found = [operation for operation in found if applies(operation)]
     return found
 
 
@@ -61,33 +52,20 @@ def page(operations: Sequence[BulkOperation], request: PageRequest, sort_key: st
     return found, [by_number[number] for number in found.numbers]
 
 
-def _term(name: str, operator: str, value: str) -> Callable[[BulkOperation], bool] | None:
+def _applies(term: Term) -> Callable[[BulkOperation], bool] | None:
     """What a term asks of an operation; None if it has no such field."""
-    compare = _COMPARE[operator]
-    if name == "status":
+    compare, value = _COMPARE[term.operator], term.value
+    if term.name == "status":
         wanted = value.upper() if value.upper() in _STATUSES else None
         return lambda one: one.status == wanted
-    if name == "operation_type":
+    if term.name == "operation_type":
         kind = value.upper() if value.upper() in set(BulkType) else None
         return lambda one: one.type == kind
-    if name == "id":
+    if term.name == "id":
         gid = parse_gid(value)
         number = gid.number if gid else int(value) if value.isascii() and value.isdigit() else -1
         return lambda one: compare(one.number, number)
-    if name == "created_at":
-        moment_s = _moment_s(value)
+    if term.name == "created_at":
+        moment_s = term.moment_s
         return lambda one: compare(one.created_s, moment_s)
     return None
-
-
-def _moment_s(value: str) -> float:
-    try:
-        read = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise _bad_request("Invalid timestamp for query filter `created_at`.") from error
-    # The time zone of a bare date is not documented.
-    return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
-
-
-def _bad_request(message: str) -> GraphQLError:
-    return GraphQLError(message, extensions={"code": "BAD_REQUEST"})

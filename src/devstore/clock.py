@@ -21,6 +21,11 @@ class Clock:
 SYSTEM_CLOCK = Clock()
 
 
+def timestamp(seconds: int) -> str:
+    """A moment as the API prints it: RFC 3339, UTC, whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
 @dataclass(slots=True)
 class ManualClock:
     """A clock that stands still until told otherwise, so that a test of the bucket needs no sleep."""

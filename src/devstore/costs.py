@@ -1,10 +1,11 @@
 """What a request costs in points, before and after it is executed.
 
 Scalars and enums 0, objects 1, an abstract type its most expensive branch, a connection its `first` or `last`
-times one item, `nodes(ids:)` one item for each id, a mutation 10. `metafieldsSet` is 10 and the weight of
-each distinct owner; each alias pays for itself. What a mutation's payload shows is free, as recorded
-(`bulkOperationRunMutation` with its `bulkOperation` selected cost 10), unless it is a connection; but
-`stagedUploadsCreate` is 11 with its `stagedTargets` selected, be it one or two, and 10 without (recorded).
+times one item, `nodes(ids:)` one item for each id, a list with `first` as many (assumed), a mutation 10.
+`metafieldsSet` is 10 and the weight of each distinct owner; each alias pays for itself. What a mutation's payload
+shows is free, as recorded (`bulkOperationRunMutation` with its `bulkOperation` selected cost 10), unless it is a
+connection; but `stagedUploadsCreate` is 11 with its `stagedTargets` selected, be it one or two, and 10 without
+(recorded).
 
 Recorded answers show that Shopify prices large connections below this linear rule; how exactly is not
 published.
@@ -232,7 +233,7 @@ class Pricing:
 
     def _list_size(self, node: FieldNode) -> int:
         ids = self._argument(node, "ids")
-        return len(cast("list[object]", ids)) if isinstance(ids, list) else 1
+        return len(cast("list[object]", ids)) if isinstance(ids, list) else self._page_size(node) or 1
 
     def _argument(self, node: FieldNode, name: str) -> object:
         for argument in node.arguments or ():

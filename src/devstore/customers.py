@@ -28,6 +28,11 @@ _DELETE_DETAILS = "delete from customer_details where shop = ? and id = ?"
 _DETAILS = "select details from customer_details where shop = ? and id = ?"
 _PUT_DETAILS = "insert or replace into customer_details (shop, id, details) values (?, ?, ?)"
 _COUNT = "select count(*) from (select 1 from customers where shop = ? and id between ? and ? limit ?)"
+_GONE = "select last_id from gone_customers where shop = ?"
+_NOTE_GONE = """
+insert into gone_customers (shop, last_id) values (?, ?)
+on conflict (shop) do update set last_id = max(last_id, excluded.last_id)
+"""
 _LAST = "select coalesce(max(id), 0) from customers where shop = ?"
 _PAGE = "select id from customers where shop = ? and id between ? and ? order by id limit ?"
 _PAGE_BACK = "select id from customers where shop = ? and id between ? and ? order by id desc limit ?"
@@ -42,6 +47,11 @@ class CustomerDetails:
     last_name: str | None = None
     note: str | None = None
     tags: tuple[str, ...] = ()
+
+    def display_name(self, number: int) -> str:
+        """Full name, else email address, as Shopify does; else "Customer" and the number."""
+        named = " ".join(part for part in (self.first_name, self.last_name) if part)
+        return named or self.email or f"Customer {number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +84,23 @@ class CustomerBook:
 
     def create(self, details: CustomerDetails, created_s: int) -> int:
         """Add one customer with details under the next free number, and return that number."""
-        number = self.last() + 1
-        text = json.dumps(asdict(details), separators=(",", ":"))
+        gone = cast("tuple[int] | None", self._storage.db.execute(_GONE, (self._shop,)).fetchone())
+        number = max(self.last(), gone[0] if gone else 0) + 1
         with self._storage.transaction() as db:
             db.execute(_INSERT, (self._shop, number, created_s))
-            db.execute(_PUT_DETAILS, (self._shop, number, text))
+            self.describe(number, details)
         return number
+
+    def describe(self, number: int, details: CustomerDetails) -> None:
+        """Replace a customer's details."""
+        text = json.dumps(asdict(details), separators=(",", ":"))
+        self._storage.db.execute(_PUT_DETAILS, (self._shop, number, text))
 
     def remove(self, number: int) -> bool:
         """Delete a customer, inside the caller's transaction; False if there is none."""
         db = self._storage.db
         db.execute(_DELETE_DETAILS, (self._shop, number))
+        db.execute(_NOTE_GONE, (self._shop, number))
         return db.execute(_DELETE, (self._shop, number)).rowcount > 0
 
     def exists(self, number: int) -> bool:

@@ -33,15 +33,20 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Numbers in the order asked for, and whether there is more on either side."""
+    """Numbers in the order asked for, and whether there is more on either side.
+
+    `values` are what they are ordered by, if that is not the numbers themselves.
+    """
 
     numbers: list[int]
     has_next: bool
     has_previous: bool
+    values: list[int] | None = None
 
     def as_connection(self, nodes: Sequence[object]) -> dict[str, object]:
         """The connection object; `nodes` are the objects of `numbers`, in the same order."""
-        cursors = [encode_cursor(number) for number in self.numbers]
+        values = self.numbers if self.values is None else self.values
+        cursors = [encode_cursor(number, value) for number, value in zip(self.numbers, values, strict=True)]
         return {
             "nodes": nodes,
             "edges": [{"cursor": cursor, "node": node} for cursor, node in zip(cursors, nodes, strict=True)],
@@ -60,7 +65,7 @@ def cut(request: PageRequest, span: IdRange, fetch: Fetch) -> Page:
     Raises:
         GraphQLError: neither or both of first and last, a size out of bounds, a cursor that is none.
     """
-    size = _size(request)
+    size = page_size(request)
     span = _between(span, request)
     forwards = request.first is not None
     # One more than asked for tells whether there is another page.
@@ -97,24 +102,27 @@ def search_ids(query: str | None) -> IdRange:
     return IdRange(first, min(last, IdRange().last))
 
 
-def encode_cursor(number: int) -> str:
-    """The cursor of one item, in the form Shopify's have."""
-    text = json.dumps({"last_id": number, "last_value": str(number)}, separators=(",", ":"))
+def encode_cursor(number: int, value: int) -> str:
+    """The cursor of one item, which is ordered by `value`, in the form Shopify's have."""
+    text = json.dumps({"last_id": number, "last_value": str(value)}, separators=(",", ":"))
     return base64.b64encode(text.encode()).decode()
 
 
-def _decode_cursor(cursor: str) -> int:
+def decode_cursor(cursor: str) -> tuple[int, int]:
+    """The number of a cursor's item, and what it is ordered by. Raises GraphQLError if it is no cursor."""
     try:
         read = cast("object", json.loads(base64.b64decode(cursor, validate=True)))
+        fields = cast("dict[str, object]", read) if isinstance(read, dict) else {}
+        number, value = fields.get("last_id"), int(str(fields.get("last_value")))
     except (binascii.Error, ValueError):
-        read = None
-    number = cast("dict[str, object]", read).get("last_id") if isinstance(read, dict) else None
+        number, value = None, 0
     if not isinstance(number, int):
         raise GraphQLError("Invalid cursor for current pagination sort.", extensions={"code": "BAD_REQUEST"})
-    return number
+    return number, value
 
 
-def _size(request: PageRequest) -> int:
+def page_size(request: PageRequest) -> int:
+    """How many items are asked for. Raises GraphQLError if that is not said, or too many."""
     if (request.first is None) == (request.last is None):
         many = request.first is not None
         message = "providing both first and last is not supported" if many else "you must provide one of first or last"
@@ -132,7 +140,7 @@ def _between(span: IdRange, request: PageRequest) -> IdRange:
     first, last = span.first, span.last
     lower, upper = (request.before, request.after) if request.reverse else (request.after, request.before)
     if lower is not None:
-        first = max(first, _decode_cursor(lower) + 1)
+        first = max(first, decode_cursor(lower)[0] + 1)
     if upper is not None:
-        last = min(last, _decode_cursor(upper) - 1)
+        last = min(last, decode_cursor(upper)[0] - 1)
     return IdRange(first, last)

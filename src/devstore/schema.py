@@ -15,15 +15,17 @@ from graphql import (
     build_schema,
 )
 
+from devstore.access import guarded, require_kind
 from devstore.arguments import Info, Input, read_gid, read_gid_of, read_page
 from devstore.bulk_schema import BULK_RESOLVERS, find_operation
 from devstore.customers import COUNT_DEFAULT_MAX, CustomerDetails
 from devstore.definitions import Definition, Outcome, slot_of
-from devstore.gids import Gid
+from devstore.gids import Gid, parse_gid
 from devstore.metafields import OWNER_TYPES, Slot
+from devstore.order_schema import ORDER_RESOLVERS, find_order
 from devstore.pages import cut, cut_list, search_ids
 from devstore.set_metafields import InvalidIdError
-from devstore.shops import Shop
+from devstore.shops import CustomerHasOrdersError, Shop
 from devstore.values import resolve_namespace
 from devstore.views import (
     AppInstallationView,
@@ -48,7 +50,8 @@ def load_schema() -> GraphQLSchema:
             kind.resolve_type = _resolve_type
         elif isinstance(kind, GraphQLObjectType) and not kind.name.startswith("__"):
             for name, field in kind.fields.items():
-                field.resolve = _RESOLVERS.get(f"{kind.name}.{name}") or _attribute(name)
+                path = f"{kind.name}.{name}"
+                field.resolve = guarded(path, _RESOLVERS.get(path) or _attribute(name))
                 for argument_name, argument in field.args.items():
                     argument.out_name = _snake(argument_name)
     # Shopify prints 64-bit numbers as text, since JavaScript would round them.
@@ -86,8 +89,8 @@ def _query_shop(_root: object, info: Info) -> ShopView:
     return ShopView(info.context)
 
 
-def _query_installation(_root: object, _info: Info) -> AppInstallationView:
-    return AppInstallationView()
+def _query_installation(_root: object, info: Info) -> AppInstallationView:
+    return AppInstallationView(info.context)
 
 
 def _query_customer(_root: object, info: Info, id: str) -> CustomerView | None:  # noqa: A002  # the schema's name
@@ -105,20 +108,38 @@ def _query_nodes(_root: object, info: Info, ids: Sequence[str]) -> list[object]:
 
 def _node(shop: Shop, gid: Gid) -> object:
     """Any object by id; None if there is none, of whatever type."""
-    if gid.kind == "Customer":
-        return CustomerView(shop, gid.number) if shop.customers.exists(gid.number) else None
+    require_kind(shop, gid.kind)
     if gid == shop.gid:
         return ShopView(shop)
-    if gid.kind == "Metafield":
-        stored = shop.metafields.find(gid.number)
-        return MetafieldView(shop, stored) if stored else None
-    if gid.kind == "MetafieldDefinition":
-        definition = shop.definitions.find(gid.number)
-        return DefinitionView(shop, definition) if definition else None
-    if gid.kind == "BulkOperation":
-        return find_operation(shop, gid.number)
-    installation = AppInstallationView()
+    find = _FINDERS.get(gid.kind)
+    if find is not None:
+        return find(shop, gid.number)
+    installation = AppInstallationView(shop)
     return installation if str(gid) == installation.id else None
+
+
+def _find_customer(shop: Shop, number: int) -> CustomerView | None:
+    return CustomerView(shop, number) if shop.customers.exists(number) else None
+
+
+def _find_metafield(shop: Shop, number: int) -> MetafieldView | None:
+    stored = shop.metafields.find(number)
+    return MetafieldView(shop, stored) if stored else None
+
+
+def _find_definition_by_number(shop: Shop, number: int) -> DefinitionView | None:
+    definition = shop.definitions.find(number)
+    return DefinitionView(shop, definition) if definition else None
+
+
+# What is found by its number alone, by type.
+_FINDERS: dict[str, Callable[[Shop, int], object]] = {
+    "BulkOperation": find_operation,
+    "Customer": _find_customer,
+    "Metafield": _find_metafield,
+    "MetafieldDefinition": _find_definition_by_number,
+    "Order": find_order,
+}
 
 
 def _query_customers(_root: object, info: Info, *, query: str | None = None, **page: object) -> dict[str, object]:
@@ -275,32 +296,62 @@ def _outcome(info: Info, name: str, outcome: Outcome) -> dict[str, object]:
     return {name: _definition_view(info, outcome.definition), "userErrors": outcome.errors}
 
 
+def _flow_trigger(
+    _root: object, info: Info, *, handle: str | None = None, payload: object = None, **_unused: object
+) -> dict[str, object]:
+    # `body` is how it was done before there were handles.
+    if not handle or not isinstance(payload, dict):
+        error = {"field": ["handle"], "message": "A handle and a payload are required."}
+        return {"userErrors": [error]}
+    info.context.flow.receive(handle, cast("object", payload))
+    return {"userErrors": ()}
+
+
 def _customer_create(_root: object, info: Info, input: Input) -> dict[str, object]:  # noqa: A002  # the schema's name
     shop = info.context
-    details = CustomerDetails(
-        email=cast("str | None", input.get("email")),
-        first_name=cast("str | None", input.get("firstName")),
-        last_name=cast("str | None", input.get("lastName")),
-        note=cast("str | None", input.get("note")),
-        tags=tuple(cast("Sequence[str]", input.get("tags") or ())),
-    )
+    details = _details(input, CustomerDetails())
     if not (details.email or details.first_name or details.last_name):
         message = "A name, phone number, or email address must be present"
         return {"customer": None, "userErrors": [{"field": None, "message": message}]}
-    return {"customer": CustomerView(shop, shop.customers.create(details, shop.now_s())), "userErrors": ()}
+    return {"customer": CustomerView(shop, shop.create_customer(details)), "userErrors": ()}
+
+
+def _customer_update(_root: object, info: Info, input: Input) -> dict[str, object]:  # noqa: A002  # the schema's name
+    shop = info.context
+    gid = parse_gid(str(input.get("id")))
+    if gid is None or gid.kind != "Customer" or not shop.customers.exists(gid.number):
+        return {"customer": None, "userErrors": [{"field": ["id"], "message": "Customer does not exist"}]}
+    shop.describe_customer(gid.number, _details(input, shop.customers.details(gid.number)))
+    return {"customer": CustomerView(shop, gid.number), "userErrors": ()}
+
+
+def _details(given: Input, known: CustomerDetails) -> CustomerDetails:
+    """What is known of a customer with what an input says of it; what it leaves out stays."""
+    return CustomerDetails(
+        email=cast("str | None", given.get("email", known.email)),
+        first_name=cast("str | None", given.get("firstName", known.first_name)),
+        last_name=cast("str | None", given.get("lastName", known.last_name)),
+        note=cast("str | None", given.get("note", known.note)),
+        tags=tuple(cast("Sequence[str]", given.get("tags", known.tags) or ())),
+    )
 
 
 def _customer_delete(_root: object, info: Info, input: Input) -> dict[str, object]:  # noqa: A002  # the schema's name
     shop = info.context
     gid = read_gid_of(cast("str", input["id"]), "Customer")
     payload: dict[str, object] = {"shop": ShopView(shop), "deletedCustomerId": None, "userErrors": ()}
-    if shop.delete_customer(gid.number):
+    try:
+        found = shop.delete_customer(gid.number)
+    except CustomerHasOrdersError as error:
+        return payload | {"userErrors": [{"field": ["id"], "message": str(error)}]}
+    if found:
         return payload | {"deletedCustomerId": str(gid)}
     return payload | {"userErrors": [{"field": ["id"], "message": "Customer can't be found"}]}
 
 
 _RESOLVERS: dict[str, Callable[..., object]] = {
     **BULK_RESOLVERS,
+    **ORDER_RESOLVERS,
     "QueryRoot.currentAppInstallation": _query_installation,
     "QueryRoot.customer": _query_customer,
     "QueryRoot.customers": _query_customers,
@@ -316,6 +367,8 @@ _RESOLVERS: dict[str, Callable[..., object]] = {
     "Shop.metafields": _owner_metafields,
     "Mutation.customerCreate": _customer_create,
     "Mutation.customerDelete": _customer_delete,
+    "Mutation.customerUpdate": _customer_update,
+    "Mutation.flowTriggerReceive": _flow_trigger,
     "Mutation.metafieldDefinitionCreate": _definition_create,
     "Mutation.metafieldDefinitionPin": _definition_pin,
     "Mutation.metafieldDefinitionUnpin": _definition_unpin,

@@ -15,13 +15,21 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from devstore.app import App
+from devstore.app_control import app_control_routes
 from devstore.bucket import bucket_routes
 from devstore.clock import SYSTEM_CLOCK, Clock
 from devstore.control import control_routes
+from devstore.customer_pages import customer_page_routes
 from devstore.depot import Depot
 from devstore.faults import Latency
+from devstore.frame import frame_routes
+from devstore.oauth import oauth_routes
+from devstore.order_control import order_control_routes
+from devstore.order_pages import order_page_routes
 from devstore.shops import Shop, ShopSpec, open_shop, stored_domains
 from devstore.storage import Storage
+from devstore.storefront import storefront_routes
 from devstore.web import ABORT, HANG_UP, AdminEndpoint, World
 
 _BACKLOG = 2_048
@@ -120,6 +128,7 @@ class DevStore:
         state: file that keeps the shops between runs; None keeps them in memory.
         clock: what the buckets, timestamps and the call log go by.
         latency: how long answers take.
+        app: the app that is, or may be, installed in the shops.
 
     Raises:
         OSError: the address is taken.
@@ -135,6 +144,7 @@ class DevStore:
         state: Path | None = None,
         clock: Clock = SYSTEM_CLOCK,
         latency: Latency | None = None,
+        app: App | None = None,
     ) -> None:
         self._socket = socket.create_server((host, port), backlog=_BACKLOG)
         try:
@@ -147,8 +157,10 @@ class DevStore:
         self._depot = Depot(self._origin)
         named = {spec.domain for spec in shops}
         kept = [ShopSpec(domain) for domain in stored_domains(self._storage) if domain not in named]
-        opened = [open_shop(self._storage, spec, clock, self._depot) for spec in (*kept, *shops)]
-        self.world = World({shop.domain: shop for shop in opened}, clock, self._depot, latency=latency or Latency())
+        app = app or App()
+        opened = [open_shop(self._storage, spec, clock, self._depot, app) for spec in (*kept, *shops)]
+        shops_by_domain = {shop.domain: shop for shop in opened}
+        self.world = World(shops_by_domain, clock, self._depot, app, latency=latency or Latency())
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] | None = None
         self._stack = contextlib.AsyncExitStack()
@@ -212,10 +224,18 @@ class DevStore:
         endpoint = AdminEndpoint(self.world)
         path = "/admin/api/{version}/graphql.json"
         routes = [
+            # First, since they are called the most.
+            Route(f"/{{shop}}{path}", endpoint.serve, methods=["POST"]),
+            Route(path, endpoint.serve, methods=["POST"]),
             *control_routes(self.world, self._storage),
             *bucket_routes(self.world),
-            Route(path, endpoint.serve, methods=["POST"]),
-            Route(f"/{{shop}}{path}", endpoint.serve, methods=["POST"]),
+            *oauth_routes(self.world),
+            *app_control_routes(self.world),
+            *order_control_routes(self.world),
+            *order_page_routes(self.world),
+            *customer_page_routes(self.world),
+            *frame_routes(self.world),
+            *storefront_routes(self.world),
         ]
         config = uvicorn.Config(
             Starlette(routes=routes),

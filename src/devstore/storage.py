@@ -18,6 +18,9 @@ from typing import cast
 _STATEMENTS_CACHED = 256
 
 _LAST_METAFIELD_ID = "select coalesce(max(id), 0) from metafields"
+_LAST_ORDER_ID = "select coalesce(max(last_id), ?) from orders"
+# Orders and what is in them are numbered from here, past 2^53: a client that reads ids as JavaScript does loses digits.
+_ORDER_ID_BASE = 820_982_911_000_000_000
 
 _SCHEMA = """
 create table if not exists shops (
@@ -81,6 +84,50 @@ create table if not exists definitions (
     pinned_position integer,
     unique (shop, owner_type, namespace, key)
 ) strict;
+
+-- The highest number a deleted customer had: it is not given again.
+create table if not exists gone_customers (
+    shop integer primary key,
+    last_id integer not null
+) strict;
+
+-- `content` is the order as JSON; the other columns are what orders are looked for by. `last_id` is the highest number
+-- given to anything in it.
+create table if not exists orders (
+    id integer primary key,
+    shop integer not null,
+    customer integer,
+    ordinal integer not null,
+    created_s integer not null,
+    updated_s integer not null,
+    processed_s integer not null,
+    financial_status text not null,
+    cancelled integer not null,
+    test integer not null,
+    last_id integer not null,
+    content text not null
+) strict;
+
+create index if not exists orders_updated on orders (shop, updated_s, id);
+create index if not exists orders_of_customers on orders (shop, customer, id) where customer is not null;
+
+-- What the app may do, as a JSON list; null where it was uninstalled.
+create table if not exists installations (
+    shop integer primary key,
+    scopes text
+) strict;
+
+-- A refresh token that is retired is null. `parent` is the grant whose refresh token this one was exchanged for.
+create table if not exists grants (
+    id integer primary key,
+    shop integer not null,
+    access_token text not null unique,
+    expires_s integer,
+    refresh_token text unique,
+    refresh_expires_s integer,
+    parent integer,
+    refreshed_s integer
+) strict;
 """
 
 
@@ -108,11 +155,22 @@ class Storage:
         self.db.execute("pragma busy_timeout = 5000")
         self.db.executescript(_SCHEMA)
         self._metafield_id = cast("tuple[int]", self.db.execute(_LAST_METAFIELD_ID).fetchone())[0]
+        self._order_id = cast("tuple[int]", self.db.execute(_LAST_ORDER_ID, (_ORDER_ID_BASE,)).fetchone())[0]
 
     def next_metafield_id(self) -> int:
         """A number no metafield of this storage has had in this run, nor any that is stored."""
         self._metafield_id += 1
         return self._metafield_id
+
+    @property
+    def last_order_id(self) -> int:
+        """The last number `next_order_id` gave."""
+        return self._order_id
+
+    def next_order_id(self) -> int:
+        """A number for an order, or for something in one, that no other of this storage has."""
+        self._order_id += 1
+        return self._order_id
 
     @contextmanager
     def transaction(self) -> Generator[sqlite3.Connection]:

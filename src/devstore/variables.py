@@ -22,7 +22,7 @@ from graphql import (
 )
 
 from devstore.documents import Operation
-from devstore.gids import parse_gid
+from devstore.gids import is_gid
 
 _MISSING = object()
 
@@ -95,7 +95,7 @@ def _object_problems(kind: GraphQLInputObjectType, value: object, path: _Path) -
 
 def _leaf_problems(kind: GraphQLScalarType | GraphQLEnumType, value: object, path: _Path) -> _Problems:
     if kind.name == "ID":
-        if not isinstance(value, str) or parse_gid(value) is None:
+        if not isinstance(value, str) or not is_gid(value):
             yield path, f"Invalid global id '{value}'"
         return
     try:

@@ -1,15 +1,16 @@
 """What GraphQL sees of the stored things: one small class for each object type, read by attribute."""
 
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
+from devstore.app import ACCESS_SCOPES
+from devstore.clock import timestamp
 from devstore.customers import CustomerDetails
 from devstore.definitions import Definition
 from devstore.gids import Gid
 from devstore.metafields import OWNER_KINDS, Slot, StoredMetafield
-from devstore.shops import ACCESS_SCOPES, Shop
+from devstore.shops import Shop
 from devstore.values import json_value, resolve_namespace
 
 # Categories as Shopify groups the metafield types; the rest are references and text.
@@ -19,11 +20,6 @@ _CATEGORIES = {
     "boolean": "TRUE_FALSE",
     "json": "JSON",
 }
-
-
-def timestamp(seconds: int) -> str:
-    """A moment as the API prints it: RFC 3339, UTC, whole seconds."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 class OwnerView:
@@ -76,10 +72,8 @@ class CustomerView(OwnerView):
 
     @property
     def display_name(self) -> str:
-        """Full name, else email address, as Shopify does; else "Customer" and the number."""
-        details = self._details
-        named = " ".join(part for part in (details.first_name, details.last_name) if part)
-        return named or details.email or f"Customer {self.number}"
+        """What people call the customer."""
+        return self._details.display_name(self.number)
 
     @property
     def email(self) -> str | None:
@@ -148,12 +142,14 @@ class AppInstallationView:
     """Type `AppInstallation`: the one app that calls here."""
 
     graphql_type: ClassVar[str] = "AppInstallation"
+    shop: Shop
     id: str = "gid://shopify/AppInstallation/1"
 
     @property
     def access_scopes(self) -> list[dict[str, str]]:
         """Type `AccessScope`, one each."""
-        return [{"handle": handle, "description": text} for handle, text in ACCESS_SCOPES.items()]
+        scopes = self.shop.installation.scopes
+        return [{"handle": handle, "description": ACCESS_SCOPES.get(handle, handle)} for handle in scopes]
 
 
 class MetafieldView:

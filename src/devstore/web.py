@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from devstore.admin import THROTTLED_ERROR, AdminApi, Answer, Call
+from devstore.app import App
 from devstore.calls import CallEntry, CallLog
 from devstore.clock import Clock
 from devstore.depot import Depot
@@ -30,7 +31,7 @@ GARBAGE = "<html><body>Something went wrong"
 _VERSION = re.compile(r"[0-9]{4}-[0-9]{2}\Z")
 _WRONG_TOKEN = "[API] Invalid API key or access token (unrecognized login or wrong password)"  # noqa: S105  # a message
 # The bodies beside these statuses are not recorded; only the statuses are Shopify's word.
-_REFUSALS: dict[ShopState, tuple[int, str]] = {
+REFUSALS: dict[ShopState, tuple[int, str]] = {
     ShopState.FROZEN: (HTTPStatus.PAYMENT_REQUIRED, "Unavailable Shop"),
     ShopState.FORBIDDEN: (HTTPStatus.FORBIDDEN, "[API] This action requires merchant approval."),
     ShopState.LOCKED: (HTTPStatus.LOCKED, "[API] This shop is locked."),
@@ -66,12 +67,24 @@ class World:
     shops: dict[str, Shop]
     clock: Clock
     depot: Depot
+    app: App
     api: AdminApi = field(default_factory=AdminApi)
     calls: CallLog = field(default_factory=CallLog)
     faults: FaultBook = field(default_factory=FaultBook)
     latency: Latency = field(default_factory=Latency)
     late: dict[int, Late] = field(default_factory=dict[int, Late])
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def shop_of(self, request: Request) -> Shop | None:
+        """The shop a request is for: by path, else by Host, else by access token."""
+        named = cast("str | None", request.path_params.get("shop"))
+        if named is not None:
+            return self.shops.get(named)
+        by_host = self.shops.get(request.headers.get("Host", "").partition(":")[0])
+        if by_host is not None:
+            return by_host
+        token = request.headers.get("X-Shopify-Access-Token")
+        return next((shop for shop in self.shops.values() if shop.opens(token)), None)
 
     async def pause(self, seconds: float) -> None:
         """Let time pass on the wire, unless the server is to stop: then every answer goes out at once."""
@@ -90,7 +103,7 @@ class World:
     async def stop(self) -> None:
         """Stop what runs in the background, before the shops are closed."""
         for shop in self.shops.values():
-            await shop.bulk.close()
+            await shop.close()
 
     def apply_late(self) -> int:
         """Execute every late call now, oldest first; how many there were."""
@@ -136,15 +149,15 @@ class AdminEndpoint:
         return served.response
 
     async def _serve(self, request: Request, version: str, number: int) -> _Served:
-        shop = self._find_shop(request)
+        shop = self._world.shop_of(request)
         if shop is None or not _VERSION.match(version):
             known = shop is None and "shop" not in request.path_params
             status = HTTPStatus.UNAUTHORIZED if known else HTTPStatus.NOT_FOUND
             return _refuse(status, _WRONG_TOKEN if known else "Not Found", None)
-        if shop.token is None or request.headers.get("X-Shopify-Access-Token") != shop.token:
+        if not shop.opens(request.headers.get("X-Shopify-Access-Token")):
             return _refuse(HTTPStatus.UNAUTHORIZED, _WRONG_TOKEN, shop)
         if shop.state is not ShopState.ACTIVE:
-            return _refuse(*_REFUSALS[shop.state], shop)
+            return _refuse(*REFUSALS[shop.state], shop)
         body = await request.body()
         if len(body) > BODY_BYTES_MAX:
             return _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request Entity Too Large", shop)
@@ -152,18 +165,6 @@ class AdminEndpoint:
         if isinstance(read, Answer):
             return _Served(_json(read.body, read.status), shop.domain, answer=read, status=read.status)
         return await self._answer(shop, read, number)
-
-    def _find_shop(self, request: Request) -> Shop | None:
-        """By path, else by Host, else by token."""
-        shops = self._world.shops
-        named = cast("str | None", request.path_params.get("shop"))
-        if named is not None:
-            return shops.get(named)
-        by_host = shops.get(request.headers.get("Host", "").partition(":")[0])
-        if by_host is not None:
-            return by_host
-        token = request.headers.get("X-Shopify-Access-Token")
-        return next((shop for shop in shops.values() if token is not None and shop.token == token), None)
 
     async def _answer(self, shop: Shop, call: Call, number: int) -> _Served:
         world = self._world

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from app_support import CLIENT_ID, SECRET, Receiver, receiving
 from devstore_support import DOMAIN, TOKEN, Bench, BulkClient, Remote, make_bench
 
-from devstore import DevStore, ManualClock, ShopSpec
+from devstore import DevStore, ManualClock, ShopSpec, subscribe
 from devstore.admin import AdminApi
 
 if TYPE_CHECKING:
@@ -51,3 +52,13 @@ async def remote(store: DevStore) -> AsyncIterator[Remote]:
 @pytest.fixture
 def bulk(remote: Remote, store: DevStore) -> BulkClient:
     return BulkClient(remote, store)
+
+
+@pytest.fixture
+async def app(store: DevStore) -> AsyncIterator[Receiver]:
+    """The app of the shops: it is installed in both of them, and subscribed to a few topics."""
+    topics = ("shop/update", "app/uninstalled", "app/scopes_update", "shop/redact", "bulk_operations/finish")
+    async with receiving() as receiver:
+        known = {"url": receiver.url, "client_id": CLIENT_ID, "client_secret": SECRET}
+        store.world.app.change({**known, "subscriptions": subscribe(topics)})
+        yield receiver

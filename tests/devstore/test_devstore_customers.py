@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from devstore_support import CUSTOMERS, READ, Bench, entry, gid, make_bench
 
+from devstore.app import ACCESS_SCOPES
+
 if TYPE_CHECKING:
     from devstore.admin import AdminApi
 
@@ -177,4 +179,4 @@ def test_large_ids_are_held(bench: Bench) -> None:
 
 def test_the_app_shows_its_scopes(bench: Bench) -> None:
     scopes = bench.data("{ currentAppInstallation { accessScopes { handle } } }")["currentAppInstallation"]
-    assert {one["handle"] for one in scopes["accessScopes"]} == {"read_customers", "write_customers"}
+    assert {one["handle"] for one in scopes["accessScopes"]} == set(ACCESS_SCOPES)

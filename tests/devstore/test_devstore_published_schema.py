@@ -22,6 +22,7 @@ from graphql import (
     print_ast,
     validate,
 )
+from order_support import ORDER_DOCUMENTS
 
 from devstore.schema import SDL_PATH, load_schema
 from devstore.web import SUPPORTED_VERSIONS
@@ -151,7 +152,7 @@ def test_the_comparison_notices_what_is_not_published(
 def test_the_documents_of_these_tests_are_valid_for_shopify(
     version: str, published_schemas: dict[str, GraphQLSchema]
 ) -> None:
-    for text in [CUSTOMERS, *(query for query, _ in VALIDATED.values())]:
+    for text in [CUSTOMERS, *(query for query, _ in (*VALIDATED.values(), *ORDER_DOCUMENTS.values()))]:
         assert validate(published_schemas[version], parse(text)) == []
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from devstore_support import DEFINE, DOMAIN, SET, TOKEN, a_depot, definition, entry
+from order_support import an_order
 
 from devstore import Plan, ShopSpec, ShopState
 from devstore.__main__ import main
 from devstore.clock import ManualClock
-from devstore.customers import IdRange
+from devstore.customers import CustomerDetails, IdRange
 from devstore.gids import Gid
 from devstore.shops import open_shop, stored_domains
 from devstore.storage import Storage
@@ -151,3 +152,24 @@ def test_a_deleted_customer_stays_deleted_when_the_state_is_opened_again(tmp_pat
         assert shop.count_customers() == expected
         shop.delete_customer(2)
         storage.close()
+
+
+def test_orders_outlive_a_restart_and_numbers_go_on(tmp_path: Path) -> None:
+    clock = ManualClock().clock
+    storage = Storage(tmp_path / "state.db")
+    shop = open_shop(storage, ShopSpec(DOMAIN, TOKEN, customers=3), clock, a_depot())
+    order = an_order(shop, customer=2, discount="1.00", tax_rate="0.19")
+    order = shop.orders.edit(order.number, quantities={order.lines[0].number: 1})
+    customer = shop.create_customer(CustomerDetails(email="a@example.org"))
+    shop.delete_customer(customer)
+    storage.close()
+    storage = Storage(tmp_path / "state.db")
+    again = open_shop(storage, ShopSpec(DOMAIN), clock, a_depot())
+    assert again.orders.get(order.number) == order
+    assert again.orders.count_of(2) == 1
+    later = an_order(again)
+    assert later.ordinal == order.ordinal + 1
+    # Ids of what is in an order are taken too.
+    assert later.number > max(one.number for one in order.refunds[0].adjustments)
+    assert again.create_customer(CustomerDetails(email="b@example.org")) == customer + 1
+    storage.close()
