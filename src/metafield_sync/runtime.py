@@ -16,6 +16,10 @@ from metafield_sync.db.embedded import EmbeddedPostgres
 from metafield_sync.db.migrate import migrate
 from metafield_sync.errors import AppError
 from metafield_sync.shopify import AdminClient, DefinitionSpec
+from metafield_sync.shopify.app import AppCredentials, Verifier
+from metafield_sync.shopify.app.home import AppHome, stand_in_origin
+from metafield_sync.shopify.app.tickets import Forms
+from metafield_sync.shopify.app.tokens import AppTokens
 from metafield_sync.shops.registry import list_shops
 from metafield_sync.shops.vault import Vault
 from metafield_sync.sync.drain import Mirror
@@ -40,8 +44,18 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
+class AppParts:
+    """What only an app with a secret has."""
+
+    verifier: Verifier
+    tokens: AppTokens
+    home: AppHome
+    forms: Forms
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
-    """The working parts, open and ready."""
+    """The working parts, open and ready. `app` is None where SHOPIFY_API_SECRET is unset."""
 
     settings: Settings
     db: Database
@@ -49,6 +63,7 @@ class Runtime:
     mirror: Mirror
     runs: Runs
     schedule: Schedule
+    app: AppParts | None
 
 
 def wanted_definition(settings: Settings) -> DefinitionSpec:
@@ -93,10 +108,35 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
         client = AdminClient(http, origin=settings.shopify_admin_origin, api_version=settings.shopify_api_version)
         vault = Vault(settings.encryption_keys)
         definition = wanted_definition(settings)
-        mirror = Mirror(db, client, vault, definition, backfill_threshold=settings.backfill_threshold)
+        app = _app_parts(settings, http)
+        mirror = Mirror(
+            db,
+            client,
+            vault,
+            definition,
+            backfill_threshold=settings.backfill_threshold,
+            app=None if app is None else app.tokens,
+        )
         runs = Runs(mirror)
         stack.push_async_callback(runs.close)
-        yield Runtime(settings, db, vault, mirror, runs, Schedule.of(settings))
+        yield Runtime(settings, db, vault, mirror, runs, Schedule.of(settings), app)
+
+
+def _app_parts(settings: Settings, http: httpx.AsyncClient) -> AppParts | None:
+    if settings.shopify_api_secret is None:
+        return None
+    old = settings.shopify_api_secret_old
+    credentials = AppCredentials(
+        settings.shopify_api_key,
+        settings.shopify_api_secret.get_secret_value(),
+        None if old is None else old.get_secret_value(),
+    )
+    return AppParts(
+        Verifier(credentials),
+        AppTokens(credentials, settings.shopify_admin_origin, http),
+        AppHome(credentials, settings.public_url, stand_in_origin(settings.shopify_admin_origin)),
+        Forms(credentials.client_secret),
+    )
 
 
 @dataclass(slots=True)

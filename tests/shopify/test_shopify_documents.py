@@ -16,6 +16,7 @@ from metafield_sync.shopify import (
     customer_values_query,
 )
 from metafield_sync.shopify.bulk import _KINDS  # pyright: ignore[reportPrivateUsage] - compared with the schema
+from metafield_sync.shopify.flow import flow_trigger_mutation
 from published_schema import VERSIONS
 
 if TYPE_CHECKING:
@@ -43,12 +44,17 @@ def test_every_document_is_named_as_one_and_so_gets_validated() -> None:
         "DEFINITION_CREATE_MUTATION",
         "DEFINITION_UPDATE_MUTATION",
         "DEFINITION_QUERY",
+        "INSTALLATION_QUERY",
         "READ_METAFIELDS_QUERY",
         "STAGE_UPLOAD_MUTATION",
         "BULK_RUN_MUTATION",
         "BULK_RUN_QUERY_MUTATION",
         "BULK_OPERATION_QUERY",
         "BULK_OPERATIONS_QUERY",
+        "ORDERS_BY_ID_QUERY",
+        "ORDERS_SINCE_QUERY",
+        "ORDER_LINES_QUERY",
+        "ORDER_REFUNDS_QUERY",
     }
 
 
@@ -58,7 +64,8 @@ def test_every_document_validates_against_the_published_schema(
 ) -> None:
     schema = published_schemas[version]
     spec = MetafieldSpec("loyalty", "points_balance")
-    made = {"bulk set": bulk_set_mutation("Marker_1"), "bulk values": customer_values_query(spec, "Marker_1")}
+    made = {"Flow": flow_trigger_mutation(1), "Flow, many": flow_trigger_mutation(10)}
+    made |= {"bulk set": bulk_set_mutation("Marker_1"), "bulk values": customer_values_query(spec, "Marker_1")}
     errors = {name: validate(schema, parse(text)) for name, text in (documents() | made).items()}
     assert {name: found for name, found in errors.items() if found} == {}
 
