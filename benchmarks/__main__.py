@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m benchmarks [posting] [verification] [sync] [backfill] …`."""
+"""Run the benchmarks: `python -m benchmarks [posting] [verification] [sync] [backfill] [webhooks] …`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Literal
 
 import cyclopts
 
-from benchmarks import backfill, posting, sync, verification
+from benchmarks import backfill, posting, sync, verification, webhooks
 from metafield_sync.db.embedded import EmbeddedPostgres
 from metafield_sync.db.migrate import migrate
 
 app = cyclopts.App(name="benchmarks", help="What the guarantees cost, measured side by side in one run.")
 
-Which = Literal["posting", "verification", "sync", "backfill"]
+Which = Literal["posting", "verification", "sync", "backfill", "webhooks"]
 
 
 @app.default
@@ -27,6 +27,7 @@ def main(
     sync_seconds: int = 30,
     customers: int = 100_000,
     hurry: bool = False,
+    burst_seconds: int = 20,
 ) -> None:
     """Measure on an embedded PostgreSQL of its own, with fsync on, and print a table each.
 
@@ -36,6 +37,7 @@ def main(
         sync_seconds: how long a push goes on at the restore rate, once the bucket is empty.
         customers: how many are backfilled with the worker killed at each step.
         hurry: leave out waiting for the leases of killed workers, which is most of the time that takes.
+        burst_seconds: how long webhooks come in a burst.
         rounds: how often each is repeated, in turn with the others; medians are printed.
     """
     print(f"Machine: {platform.machine()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB, {platform.system()}")
@@ -52,6 +54,8 @@ def main(
                 sync.measure(url, seconds=sync_seconds)
             if "backfill" in which:
                 backfill.measure(url, customers=customers, hurry=hurry)
+            if "webhooks" in which:
+                webhooks.measure(url, seconds=burst_seconds)
         finally:
             server.stop()
 

@@ -73,6 +73,12 @@ class Servers:
             self._urls[kind] = url
         return self._urls[kind]
 
+    def empty(self, kind: str) -> str:
+        """An owner's URL of a new database with nothing in it; it goes with the server."""
+        url, name = self.url(kind), f"test_{uuid.uuid4().hex}"
+        create_database(url, name)
+        return with_database(url, name)
+
     def close(self) -> None:
         self._stack.close()
 

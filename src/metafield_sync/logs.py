@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SECRETS = re.compile(
     r"mfs_[A-Za-z0-9_-]{20,}"  # our API keys
     r"|shp[a-z]{2,4}_[A-Za-z0-9_-]{8,}"  # Shopify's access tokens and app secrets
+    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"  # ID tokens, and every other JWT
+    r"|\bgAAAAA[A-Za-z0-9_=-]{40,}"  # what is sealed, too
     r"|(?<=://)[^/@\s\"']+:[^/@\s\"']+(?=@)",  # user and password in a URL
 )
 STRUCK_OUT = "[secret]"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Protocol
 
+    import psycopg
     from cli_support import Cli
 
     class Servers(Protocol):
@@ -104,7 +105,9 @@ def bare_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def shop(cli: Cli) -> str:
-    """The shop, added with its token."""
+def shop(cli: Cli, owner: psycopg.Connection) -> str:
+    """The shop, added with its token. Whom that read is forgotten, so that a test's customers are those it names."""
     assert cli("shops", "add", DOMAIN, "--access-token", TOKEN).status == 0
+    owner.execute("delete from mirror_states")
+    owner.execute("delete from customers")
     return DOMAIN

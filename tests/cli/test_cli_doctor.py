@@ -18,6 +18,7 @@ from metafield_sync.db.migrate import head_revision
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import LiteralString
 
     from cli_support import Cli, Result
 
@@ -69,12 +70,22 @@ def test_a_healthy_installation_is_well(cli: Cli, worked: str) -> None:
     assert _not_well(told) == {}
     assert set(_checks(told)) == {"settings", "database", "schema", "role", "pooler", "clock", "keys", "workers"}
     of_shop = _checks(told, worked)
-    assert set(of_shop) == {"token", "definition", "api version", "age", "budget", "verify", "reconcile"}
+    assert set(of_shop) == {
+        "token",
+        "definition",
+        "api version",
+        "age",
+        "scopes",
+        "budget",
+        "verify",
+        "reconcile",
+        "webhooks",
+    }
     assert "restores 100 API points a second (Standard)" in of_shop["budget"][1]
     assert "last done" in of_shop["reconcile"][1]
     shown = cli("doctor")
     assert (shown.status, shown.err) == (0, "")
-    assert shown.out.endswith("\n0 wrong, 0 to look at, 15 well.\n")
+    assert shown.out.endswith("\n0 wrong, 0 to look at, 17 well.\n")
     assert f"\n{worked}\n" in shown.out
 
 
@@ -463,3 +474,39 @@ def test_a_pooler_is_named() -> None:
 )
 def test_a_length_of_time_in_words(seconds: float, said: str) -> None:
     assert lasting(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "status", "said"),
+    [
+        (
+            "token_source = 'exchanged', refresh_token = access_token, token_expires_at = now() + interval '1 hour'",
+            "token lapse",
+            "wrong",
+            "SHOPIFY_API_SECRET",
+        ),
+        ("token_expires_at = now() - interval '1 minute'", "token lapse", "wrong", "has lapsed, and nothing renews it"),
+        ("granted_scopes = '{write_customers}'", "scopes", "warn", "read_orders: orders earn nothing"),
+        ("granted_scopes = '{read_orders}'", "scopes", "wrong", "write_customers: no balance is written"),
+        ("hold = 'installing'", "installation", "warn", "It is being installed"),
+    ],
+)
+def test_access_to_a_shop_is_looked_at(
+    cli: Cli, worked: str, owner: psycopg.Connection, change: LiteralString, check: str, status: str, said: str
+) -> None:
+    owner.execute(sql.SQL("update shops set {}").format(sql.SQL(change)))
+    told = cli("doctor", "--json")
+    level, found, cure = _checks(told, worked)[check]
+    assert (level, said in found) == (status, True), found
+    assert cure
+
+
+def test_a_token_that_is_renewed_in_time_is_well(cli: Cli, worked: str, owner: psycopg.Connection) -> None:
+    owner.execute(
+        "update shops set token_source = 'exchanged', refresh_token = access_token, "
+        "token_expires_at = now() + interval '50 minutes'"
+    )
+    told = cli("doctor", "--json", SHOPIFY_API_KEY="key", SHOPIFY_API_SECRET="a secret")  # noqa: S106 - made up
+    level, found, cure = _checks(told, worked)["token lapse"]
+    assert (level, cure) == ("ok", None)
+    assert "49 minutes more, and is renewed by itself" in found

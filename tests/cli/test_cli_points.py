@@ -184,7 +184,7 @@ def test_without_shop_every_shop_is_synced(cli: Cli, shop: str, store: Store) ->
     assert synced.status == 0
     assert [one["shop"] for one in synced.document["shops"]] == [DOMAIN, OTHER]
     assert all(one["message"] == "Sync complete" for one in synced.document["shops"])
-    assert (store.shown(DOMAIN), store.shown(OTHER)) == ({"1": "5"}, {"2": "6"})
+    assert (store.shown(DOMAIN), store.shown(OTHER)) == ({"1": "5"}, {"1": "0", "2": "6", "3": "0"})
     assert cli("verify").out.count("Balance verification complete") == 2
     assert cli("sync", "--customer", NOBODY).status == 2
 

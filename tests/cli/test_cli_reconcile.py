@@ -124,7 +124,7 @@ def test_without_shop_every_shop_is_reconciled(cli: Cli, synced: str, store: Sto
     assert told.status == 1
     assert [(one["shop"], one["drifted"]) for one in told.document["shops"]] == [(synced, 0), (OTHER, 1)]
     assert cli("reconcile", "--repair").out.count("Reconciliation complete") == 2
-    assert store.shown(OTHER) == {"1": "5"}
+    assert store.shown(OTHER) == {"1": "5", "2": "0", "3": "0"}
 
 
 def test_a_shop_that_cannot_be_read_hides_nothing_of_the_others(cli: Cli, synced: str) -> None:

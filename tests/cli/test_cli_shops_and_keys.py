@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_support import DOMAIN, OTHER, TOKEN, Store
+from cli_support import CUSTOMERS, DOMAIN, KEY, OTHER, TOKEN, Store
+from cryptography.fernet import Fernet
+
+from devstore.app import CLIENT_ID, CLIENT_SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +32,7 @@ def test_adding_a_shop_checks_its_token_and_creates_the_definition(cli: Cli, sto
         [
             f"{DOMAIN}: added.",
             "Metafield definition loyalty.points_balance: created, pinned: staff see it on the customer page.",
+            f"{CUSTOMERS} customers read, none of whom shows points: the shop is live.",
         ],
     )
     assert f"keys create --shop {DOMAIN}" in added.err
@@ -142,6 +146,99 @@ def test_a_paused_shop_is_not_pushed_to_until_it_is_resumed(cli: Cli, shop: str,
     assert cli("shops", "resume", shop).out == f"{shop}: was not paused.\n"
     assert cli("sync").status == 0
     assert store.shown() == {"1": "5"}
+
+
+VALUES = {"1": "100", "2": "250"}
+NOBODY_BLANK = {str(customer): "0" for customer in range(1, CUSTOMERS + 1)}
+
+
+def _show(store: Store, values: dict[str, str]) -> None:
+    for customer, value in values.items():
+        store.graphql(
+            "mutation { metafieldsSet(metafields: [{"
+            f'ownerId: "gid://shopify/Customer/{customer}", namespace: "loyalty", key: "points_balance", '
+            f'type: "number_integer", value: "{value}"'
+            "}]) { userErrors { message } } }"
+        )
+
+
+def test_points_of_an_earlier_app_wait_for_a_choice(cli: Cli, store: Store) -> None:
+    _show(store, VALUES)
+    added = cli("shops", "add", DOMAIN, "--access-token", TOKEN)
+    assert added.status == 0
+    assert "2 of 30 customers show 350 points in all" in added.out
+    assert f"metafield-sync shops adopt {DOMAIN}" in added.out
+    assert f"metafield-sync shops overwrite {DOMAIN}" in added.out
+    assert "keys create" not in added.err
+    cli("post", "--shopify-customer", "3", "--amount", "5", "--reason", "gift")
+    assert cli("sync").status == 1, "nothing is pushed, whoever asks"
+    assert "shops adopt" in cli("shops", "resume", DOMAIN).out
+    assert store.shown() == VALUES
+
+    adopted = cli("shops", "adopt", DOMAIN)
+    assert (adopted.status, adopted.out) == (0, "30 customers read: 2 opening balances posted. The shop is live.\n")
+    assert cli("sync").status == 0
+    assert store.shown() == NOBODY_BLANK | VALUES | {"3": "5"}
+    again = cli("shops", "overwrite", DOMAIN)
+    assert again.status == 2
+    assert "nothing to choose" in again.complaint
+
+
+@pytest.mark.parametrize(("existing", "shown"), [("adopt", VALUES), ("overwrite", {})])
+def test_the_choice_can_be_made_beforehand(cli: Cli, store: Store, existing: str, shown: dict[str, str]) -> None:
+    _show(store, VALUES)
+    added = cli("shops", "add", DOMAIN, "--access-token", TOKEN, "--existing", existing, "--json").document
+    assert (added["status"], added["installation"]["state"]) == ("active", "live")
+    assert added["installation"]["withValues"] == 2
+    assert cli("sync").status == 0
+    assert store.shown() == NOBODY_BLANK | shown
+
+
+def test_a_shop_is_shown_with_its_token_and_scopes(cli: Cli, shop: str) -> None:
+    shown = cli("shops", "show", shop)
+    assert shown.status == 0
+    assert "given by staff; it does not lapse" in shown.out
+    assert "write_customers" in shown.out
+    assert TOKEN not in shown.out + shown.err
+    document = cli("shops", "show", shop, "--json").document
+    assert (document["tokenSource"], document["tokenValidSeconds"]) == ("given", None)
+    assert document["missingScopes"] == []
+    assert document["installation"]["customers"] == CUSTOMERS
+
+
+def test_client_credentials_add_a_shop_of_ones_own(cli: Cli, store: Store) -> None:
+    app = {"SHOPIFY_API_KEY": CLIENT_ID, "SHOPIFY_API_SECRET": CLIENT_SECRET}
+    refused = cli("shops", "add", DOMAIN, "--client-credentials")
+    assert refused.status == 2
+    assert "SHOPIFY_API_KEY" in refused.complaint
+    added = cli("shops", "add", DOMAIN, "--client-credentials", "--json", **app)
+    assert (added.status, added.document["tokenSource"], added.document["status"]) == (
+        0,
+        "client_credentials",
+        "active",
+    )
+    assert cli("sync", **app).status == 0
+    assert store.shown() == NOBODY_BLANK
+    wrong = cli("shops", "add", OTHER, "--client-credentials", **app | {"SHOPIFY_API_SECRET": "another"})
+    assert wrong.status == 1
+    assert "invalid_client" in wrong.complaint
+
+
+def test_tokens_are_sealed_anew_with_the_newest_key(cli: Cli, shop: str, owner: psycopg.Connection) -> None:
+    new = Fernet.generate_key().decode()
+    both = f"{new},{KEY}"
+    first = cli("keys", "rotate-encryption", "--json", ENCRYPTION_KEYS=both).document
+    assert first == {"resealed": 1, "newest": 0, "unreadable": [], "oldKeysMayBeDropped": True}
+    again = cli("keys", "rotate-encryption", ENCRYPTION_KEYS=both)
+    assert again.status == 0
+    assert "Sealed anew: the tokens of 0 shops. Sealed so already: those of 1 shop." in again.out
+    assert cli("sync", ENCRYPTION_KEYS=new).status == 0, "the old key is needed no more"
+    stored = owner.execute("select access_token from shops").fetchone()
+    assert stored is not None
+    assert Fernet(new).decrypt(stored[0].encode()).decode() == TOKEN
+    lost = cli("keys", "rotate-encryption", ENCRYPTION_KEYS=KEY)
+    assert lost.status == 1
+    assert shop in lost.err
 
 
 def test_a_removed_shop_loses_token_and_keys_and_keeps_its_ledger(

@@ -11,8 +11,8 @@ from sync_support import Stage, end_lease, eventually, kill, open_mirror
 
 from devstore import Fault, FaultAnswer, FaultApply
 from metafield_sync.sync import outcomes
+from metafield_sync.sync.doubt import adopt_calls_left_behind
 from metafield_sync.sync.lease import shop_lease
-from metafield_sync.sync.outcomes import adopt_calls_left_behind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,9 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from app_calls import CLIENT_ID, OLD_SECRET, SECRET
 from cryptography.fernet import Fernet
+from pydantic import SecretStr
 
 from devstore import DevStore, ShopSpec, ShopState
 from devstore.metafields import Slot
@@ -82,11 +84,21 @@ async def store() -> AsyncIterator[DevStore]:
 
 
 @pytest.fixture
-def settings(database_url: str, store: DevStore) -> Settings:
+def rate_limit_per_s() -> int:
+    """A test that names another has it."""
+    return 2000
+
+
+@pytest.fixture
+def settings(database_url: str, store: DevStore, rate_limit_per_s: int) -> Settings:
     return Settings.load(
         database_url=database_url,
         shopify_admin_origin=store.admin_origin,
         encryption_keys=(Fernet.generate_key().decode(),),
+        rate_limit_per_s=rate_limit_per_s,
+        shopify_api_key=CLIENT_ID,
+        shopify_api_secret=SecretStr(SECRET),
+        shopify_api_secret_old=SecretStr(OLD_SECRET),
     )
 
 
@@ -101,6 +113,15 @@ async def api(settings: Settings, store: DevStore) -> AsyncIterator[Api]:
         client = client_for(origin)
         async with client(writer) as http, client(reader) as reads, client(None) as anonymous:
             yield Api(http, reads, anonymous, runtime, shop, store)
+
+
+@pytest.fixture
+async def without_secret(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A caller of the application as it is before it is an app of Shopify's."""
+    unset = {"shopify_api_key": None, "shopify_api_secret": None, "shopify_api_secret_old": None}
+    bare = settings.model_copy(update=unset)
+    async with open_runtime(bare) as runtime, served(runtime) as origin, client_for(origin)(None) as http:
+        yield http
 
 
 def client_for(origin: str) -> Callable[[str | None], httpx.AsyncClient]:

@@ -15,7 +15,18 @@ import uvloop
 from cyclopts import App, CycloptsError, Parameter
 
 from metafield_sync import __version__
-from metafield_sync.cli import balances, database, keys, posting, reconcile, serving, shops
+from metafield_sync.cli import (
+    balances,
+    data_requests,
+    database,
+    earning,
+    inbox,
+    keys,
+    posting,
+    reconcile,
+    serving,
+    shops,
+)
 from metafield_sync.cli.demo import command as demo
 from metafield_sync.cli.doctor import command as doctor
 from metafield_sync.cli.output import PROGRAM, warn
@@ -60,10 +71,13 @@ app.command(database.migrate, group=RUN_GROUP)
 app.command(doctor.doctor, group=RUN_GROUP)
 app.command(shops.app)
 app.command(keys.app)
+app.command(inbox.app)
+app.command(data_requests.app)
 app.command(balances.sync, group=POINTS_GROUP)
 app.command(balances.verify, group=POINTS_GROUP)
 app.command(reconcile.reconcile, group=POINTS_GROUP)
 app.command(posting.post, group=POINTS_GROUP)
+app.command(earning.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

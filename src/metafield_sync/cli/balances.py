@@ -20,7 +20,7 @@ from metafield_sync.cli.parts import (
     these_shops,
 )
 from metafield_sync.cli.running import run_all
-from metafield_sync.customers.identity import CustomerId, require_customer
+from metafield_sync.customers.identity import CustomerId, find_survivor
 from metafield_sync.ledger.verification import verify as hold_against_ledger
 from metafield_sync.runtime import require_readable_tokens
 from metafield_sync.sync.one_customer import sync_customer
@@ -79,7 +79,7 @@ async def verify(
         await require_readable_tokens(runtime)
         shops = [await one_shop(runtime, shop)] if customer is not None else await these_shops(runtime, shop)
         if customer is not None:
-            await _require(runtime, shops[0], customer)
+            customer = await _require(runtime, shops[0], customer)
         if dry_run:
             documents = [await _look(runtime, one, customer) for one in shops]
         elif customer is not None:
@@ -92,9 +92,10 @@ async def verify(
     return status
 
 
-async def _require(runtime: Runtime, shop: Shop, customer: UUID) -> None:
+async def _require(runtime: Runtime, shop: Shop, customer: UUID) -> CustomerId:
+    """The customer, if there is one: of a merged one, the survivor."""
     async with runtime.db.shop(shop.id) as conn:
-        await require_customer(conn, shop.id, CustomerId(customer))
+        return (await find_survivor(conn, shop.id, CustomerId(customer))).id
 
 
 async def _sync_one(runtime: Runtime, shop: Shop, customer: UUID) -> CustomerSyncOut:

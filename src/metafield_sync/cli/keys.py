@@ -7,17 +7,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from metafield_sync.cli.output import hint, say, show_json, stdout
-from metafield_sync.cli.parts import DONE, SHOPS_GROUP, JsonOption, ShopOption, UsageWrong, Whole, one_shop, opened
+from metafield_sync.cli.output import hint, progress, say, show_json, stdout, warn
+from metafield_sync.cli.parts import (
+    DONE,
+    FAILURES,
+    SHOPS_GROUP,
+    JsonOption,
+    ShopOption,
+    UsageWrong,
+    Whole,
+    one_shop,
+    opened,
+)
 from metafield_sync.shops import api_keys
 from metafield_sync.shops.api_keys import NAME_CHARS_MAX, Scope
+from metafield_sync.shops.rotation import rotate
 
 if TYPE_CHECKING:
     from datetime import datetime
 
 app = App(
     name="keys",
-    help="Create, list and revoke API keys. A key decides the shop.",
+    help="Create, list and revoke API keys, each of which decides the shop; and rotate the keys that seal tokens.",
     help_format="plaintext",
     group=SHOPS_GROUP,
 )
@@ -104,3 +115,39 @@ async def revoke(
     else:
         say(f"Key {key} of {found.domain}: revoked.")
     return DONE
+
+
+@app.command(name="rotate-encryption")
+async def rotate_encryption(*, json: JsonOption = False) -> int:
+    """Seal every stored access token with the newest of ENCRYPTION_KEYS, so that older keys may be dropped.
+
+    Put the new key first and restart every process with both, then run this. It can be run again, and beside them.
+    """
+    async with opened() as runtime:
+        if not runtime.settings.encryption_keys:
+            raise UsageWrong("ENCRYPTION_KEYS is not set; put the new key first, then the one in use.")
+        with progress("Sealing tokens", plain_lines=not json) as tell:
+            done = await rotate(runtime.db, runtime.vault, tell)
+    if json:
+        show_json(
+            {
+                "resealed": done.resealed,
+                "newest": done.newest,
+                "unreadable": done.unreadable,
+                "oldKeysMayBeDropped": done.is_complete,
+            }
+        )
+        return DONE if done.is_complete else FAILURES
+    say(f"Sealed anew: the tokens of {_shops(done.resealed)}. Sealed so already: those of {_shops(done.newest)}.")
+    if done.is_complete:
+        say("The older keys may be dropped from ENCRYPTION_KEYS, once every process runs with the newest.")
+        return DONE
+    warn(
+        f"None of ENCRYPTION_KEYS opens the token of {', '.join(done.unreadable)}. Drop no key; add the one that "
+        "sealed it, or give the token again with `metafield-sync shops add`."
+    )
+    return FAILURES
+
+
+def _shops(count: int) -> str:
+    return f"{count:,} shop{'' if count == 1 else 's'}"

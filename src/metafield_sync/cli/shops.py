@@ -1,23 +1,41 @@
-"""`shops`: added, listed, paused, resumed, removed."""
+"""`shops`: added, listed, shown, chosen for, paused, resumed, removed."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 from rich.table import Table
 
+from metafield_sync.cli.installing import (
+    ExistingOption,
+    carry_out,
+    chosen,
+    installation_document,
+    learn_scopes,
+    look,
+    see_through,
+    tell_installation,
+)
 from metafield_sync.cli.output import hint, say, show_json, stdout, warn
 from metafield_sync.cli.parts import DONE, SHOPS_GROUP, JsonOption, UsageWrong, one_shop, opened
 from metafield_sync.shopify import OutcomeUnknown, ShopAccess, Throttled, Unreachable
+from metafield_sync.shopify.app import AppNotConfigured
+from metafield_sync.shopify.app.tokens import TokenPair
 from metafield_sync.shops import registry
+from metafield_sync.shops.tokens import find_token
+from metafield_sync.sync.install.begin import choose, install
+from metafield_sync.sync.install.scopes import missing_scopes
 from metafield_sync.sync.standing import shop_standing
 
 if TYPE_CHECKING:
     from metafield_sync.runtime import Runtime
     from metafield_sync.shopify import EnsuredDefinition
-    from metafield_sync.shops.registry import Shop
+    from metafield_sync.shops.registry import Shop, TokenSource
+    from metafield_sync.shops.tokens import StoredToken
+    from metafield_sync.sync.install.store import Choice, Installation
 
 app = App(name="shops", help="Add, list, pause, resume and remove shops.", help_format="plaintext", group=SHOPS_GROUP)
 
@@ -41,29 +59,77 @@ async def add(
             "history. Needs ENCRYPTION_KEYS.",
         ),
     ] = None,
+    client_credentials: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="For a shop of your own organisation: ask for its tokens with SHOPIFY_API_KEY and SHOPIFY_API_SECRET.",
+        ),
+    ] = False,
+    existing: ExistingOption = "ask",
     json: JsonOption = False,
 ) -> int:
-    """Add a shop: check its token, make sure of the metafield definition, store both.
+    """Add a shop: check its token, make sure of the metafield definition, read its customers.
 
     Again with the same domain gives the shop a new token and sets it to work again. If Shopify refuses the token or
-    the definition, nothing is stored; if it cannot be reached, the shop is added all the same.
+    the definition, nothing is stored; if it cannot be reached, the shop is added all the same, and a worker reads its
+    customers later. If they show points of an earlier app, nothing is pushed until `shops adopt` or `shops overwrite`.
     """
     wanted = registry.check_domain(domain)
+    if client_credentials and access_token is not None:
+        raise UsageWrong("Give --access-token or --client-credentials, not both.")
     token = _read_token(wanted, access_token)
     async with opened() as runtime:
-        sealed = None if token is None else runtime.vault.seal(token)
-        ensured: EnsuredDefinition | NotYet | None = None
-        if token is not None:
-            try:
-                ensured = await runtime.mirror.check_shop(wanted, token)
-            except NOT_YET as error:
-                ensured = error
-        async with runtime.db.unscoped() as conn:
-            shop, is_new = await registry.add_shop(conn, wanted, sealed)
-            if ensured is not None and not isinstance(ensured, NOT_YET):
-                await registry.remember_definition(conn, shop.id, runtime.mirror.definition_fingerprint)
-    _tell_added(runtime, shop, ensured, is_new=is_new, json=json)
+        if token is None and not client_credentials:
+            async with runtime.db.unscoped() as conn:
+                shop, is_new = await registry.add_shop(conn, wanted, None)
+            _tell_added(runtime, _Added(shop, is_new), json=json)
+            return DONE
+        added = await _install(runtime, wanted, token, chosen(existing))
+    _tell_added(runtime, added, json=json)
     return DONE
+
+
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """What adding a shop came to. `trouble`: why its customers are not read yet."""
+
+    shop: Shop
+    is_new: bool
+    ensured: EnsuredDefinition | NotYet | None = None
+    installation: Installation | None = None
+    trouble: str | None = None
+
+
+async def _install(runtime: Runtime, domain: str, token: str | None, choice: Choice | None) -> _Added:
+    """Check the token, ensure the definition, store the token, and read the shop's customers if that is to be done."""
+    ensured: EnsuredDefinition | NotYet
+    pair: TokenPair | None = None if token is None else TokenPair(token)
+    source: TokenSource = "client_credentials" if token is None else "given"
+    # Nothing is asked of Shopify, let alone written there, for a token that cannot be stored.
+    runtime.vault.seal(token or domain)
+    try:
+        pair = pair or await _client_credentials(runtime, domain)
+        ensured = await runtime.mirror.check_shop(domain, pair.access_token)
+    except NOT_YET as error:
+        ensured = error
+    installed = await install(runtime.db, runtime.mirror.tokens, domain, pair, source, choice=choice)
+    shop, trouble = installed.shop, None
+    if not isinstance(ensured, NOT_YET):
+        async with runtime.db.unscoped() as conn:
+            await registry.remember_definition(conn, shop.id, runtime.mirror.definition_fingerprint)
+        trouble = await see_through(runtime, shop) if installed.is_reading else None
+        await learn_scopes(runtime, shop)
+    async with runtime.db.unscoped() as conn:
+        shop = await registry.get_shop(conn, shop.id)
+    installation = await look(runtime, shop) if installed.is_reading else None
+    return _Added(shop, installed.is_new, ensured, installation, trouble)
+
+
+async def _client_credentials(runtime: Runtime, domain: str) -> TokenPair:
+    if runtime.app is None:
+        raise AppNotConfigured("--client-credentials needs SHOPIFY_API_KEY and SHOPIFY_API_SECRET.")
+    return await runtime.app.tokens.client_credentials(domain)
 
 
 def _read_token(domain: str, given: str | None) -> str | None:
@@ -76,25 +142,30 @@ def _read_token(domain: str, given: str | None) -> str | None:
         raise UsageWrong(f"--access-token: {error}.") from None
 
 
-def _tell_added(
-    runtime: Runtime, shop: Shop, ensured: EnsuredDefinition | NotYet | None, *, is_new: bool, json: bool
-) -> None:
+def _tell_added(runtime: Runtime, added: _Added, *, json: bool) -> None:
     name = f"{runtime.settings.metafield_namespace}.{runtime.settings.metafield_key}"
+    shop, ensured = added.shop, added.ensured
     known = None if isinstance(ensured, NOT_YET) else ensured
     if isinstance(ensured, NOT_YET):
-        warn(f"{ensured.detail} The token is stored unchecked; the definition will be ensured with the first push.")
+        warn(
+            f"{ensured.detail} The token is stored unchecked; the definition will be ensured with the first push. A "
+            "worker reads the shop's customers before that, or this command, once more."
+        )
     if json:
-        document = _shop_document(shop) | {"isNew": is_new, "definition": None}
+        document = _shop_document(shop) | {"isNew": added.is_new, "definition": None}
+        document |= installation_document(shop, added.installation)
         if known is not None:
             document["definition"] = {"name": name, "outcome": known.outcome, "pinned": known.pinned}
         show_json(document)
         return
-    say(f"{shop.domain}: {'added' if is_new else 'was there already; it is at work again'}.")
+    say(f"{shop.domain}: {'added' if added.is_new else 'was there already; it is at work again'}.")
     if known is not None:
         say(f"Metafield definition {name}: {known.outcome}, {_pinned(known)}.")
-    if shop.access_token is None:
+    if not isinstance(ensured, NOT_YET):
+        tell_installation(shop, added.installation, added.trouble)
+    if shop.token_source is None:
         hint(f"Nothing is pushed without a token: metafield-sync shops add {shop.domain} --access-token -")
-    else:
+    elif shop.hold is None:
         hint(f"Next: metafield-sync keys create --shop {shop.domain} --name my-app")
 
 
@@ -131,13 +202,77 @@ async def list_(*, json: JsonOption = False) -> int:
         table.add_row(
             shop.domain,
             shop.status,
-            "stored" if shop.access_token else "none",
+            shop.token_source or "none",
             f"{figures['customers']:,}",
             f"{figures['behind']:,}",
-            shop.paused_detail or "",
+            _remarks(shop),
         )
     stdout().print(table)
     return DONE
+
+
+def _remarks(shop: Shop) -> str:
+    lacking = ", ".join(scope.name for scope in missing_scopes(shop.granted_scopes))
+    return "; ".join(filter(None, (shop.paused_detail, f"lacks {lacking}" if lacking else None)))
+
+
+@app.command
+async def show(domain: Domain, /, *, json: JsonOption = False) -> int:
+    """Show one shop: its token and until when it is good, what the app may do there, how its installation went."""
+    async with opened() as runtime:
+        shop = await one_shop(runtime, domain)
+        async with runtime.db.shop(shop.id) as conn:
+            standing = await shop_standing(conn, shop.id)
+            token = await find_token(conn, shop.id)
+        installation = await look(runtime, shop)
+    if json:
+        show_json(
+            _shop_document(shop)
+            | _figures(standing)
+            | {"tokenValidSeconds": None if token is None or token.valid_s is None else round(token.valid_s)}
+            | installation_document(shop, installation)
+        )
+        return DONE
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in _facts(shop, token, standing):
+        table.add_row(name, value)
+    stdout().print(table)
+    tell_installation(shop, installation, None)
+    return DONE
+
+
+def _facts(shop: Shop, token: StoredToken | None, standing: dict[str, Any]) -> list[tuple[str, str]]:
+    figures = _figures(standing)
+    granted = "not known yet" if shop.granted_scopes is None else ", ".join(shop.granted_scopes) or "none"
+    facts = [
+        ("Shop", shop.domain),
+        ("Status", shop.status if shop.paused_detail is None else f"{shop.status}: {shop.paused_detail}"),
+        ("Token", _token_told(token)),
+        ("Scopes", granted),
+        ("Currency", shop.currency or "not known yet"),
+        ("Customers", f"{figures['customers']:,}, of whom {figures['behind']:,} behind"),
+    ]
+    if shop.installed_at is not None:
+        facts.append(("Installed", f"{shop.installed_at:%Y-%m-%d %H:%M} UTC"))
+    return facts
+
+
+def _token_told(token: StoredToken | None) -> str:
+    if token is None or token.source is None:
+        return "none"
+    how = {
+        "given": "given by staff",
+        "exchanged": "from the embedded app",
+        "client_credentials": "by client credentials",
+    }[token.source]
+    if token.access_token is None:
+        return f"{how}; none fetched yet"
+    if token.valid_s is None:
+        return f"{how}; it does not lapse"
+    if token.valid_s <= 0:
+        return f"{how}; lapsed"
+    renewed = "renewed before that" if token.is_renewable else "nothing renews it"
+    return f"{how}; good for {round(token.valid_s / 60):,} minutes more, {renewed}"
 
 
 def _shop_document(shop: Shop) -> dict[str, Any]:
@@ -147,6 +282,8 @@ def _shop_document(shop: Shop) -> dict[str, Any]:
         "pausedCode": shop.paused_code,
         "pausedDetail": shop.paused_detail,
         "hasToken": shop.access_token is not None,
+        "tokenSource": shop.token_source,
+        "currency": shop.currency,
         "addedAt": shop.added_at.isoformat().replace("+00:00", "Z"),
     }
 
@@ -184,7 +321,39 @@ async def resume(domain: Domain, /, *, json: JsonOption = False) -> int:
         async with runtime.db.unscoped() as conn:
             await registry.resume_shop(conn, before.id)
             shop = await registry.get_shop(conn, before.id)
+    if shop.hold is not None:
+        _tell(shop, f"{shop.domain}: nothing is pushed yet. {shop.hold_detail}", json=json)
+        return DONE
     _tell(shop, f"{shop.domain}: {'resumed' if before.status == 'paused' else 'was not paused'}.", json=json)
+    return DONE
+
+
+@app.command
+async def adopt(domain: Domain, /, *, json: JsonOption = False) -> int:
+    """Take over the points that an earlier app left in a shop: an opening balance for each customer without entries."""
+    return await _choose(domain, "adopt", json=json)
+
+
+@app.command
+async def overwrite(domain: Domain, /, *, json: JsonOption = False) -> int:
+    """Have the points that an earlier app left in a shop replaced by the balances here."""
+    return await _choose(domain, "overwrite", json=json)
+
+
+async def _choose(domain: str, choice: Choice, *, json: bool) -> int:
+    async with opened() as runtime:
+        shop = await one_shop(runtime, domain)
+        await choose(runtime.db, shop.id, choice)
+        await carry_out(runtime, shop)
+        async with runtime.db.unscoped() as conn:
+            shop = await registry.get_shop(conn, shop.id)
+        installation = await look(runtime, shop)
+    if json:
+        show_json(_shop_document(shop) | installation_document(shop, installation))
+    elif shop.hold is not None:
+        say(f"{shop.domain}: noted. It is done as soon as its customers have been read.")
+    else:
+        tell_installation(shop, installation, None)
     return DONE
 
 

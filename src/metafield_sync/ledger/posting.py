@@ -63,11 +63,25 @@ class PostingToUnknownCustomer(PostingRefused):
     status: ClassVar[int] = 404
 
 
+class PostingToRedactedCustomer(PostingRefused):
+    """Who this customer was has been erased. The amounts are kept, and nothing is added to them."""
+
+    code: ClassVar[str] = "customer_redacted"
+    status: ClassVar[int] = 410
+
+
 class EntryNotFound(PostingRefused):
     """There is no such entry in this shop."""
 
     code: ClassVar[str] = "entry_not_found"
     status: ClassVar[int] = 404
+
+
+class NotReversible(PostingRefused):
+    """Half of a merge cannot be taken back."""
+
+    code: ClassVar[str] = "not_reversible"
+    status: ClassVar[int] = 409
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +114,7 @@ class Entry:
     external_id: str | None
     metadata: Mapping[str, Any] | None
     actor: str
+    reverses_customer_id: UUID | None
     reverses: int | None
     occurred_at: datetime
     created_at: datetime
@@ -109,10 +124,20 @@ class Entry:
         """Its public id."""
         return entry_key(self.customer_id, self.sequence)
 
+    @property
+    def reverses_key(self) -> EntryKey | None:
+        """The public id of the entry it takes back: of another customer, if that one was merged into this one since."""
+        return (
+            None if self.reverses is None else entry_key(self.reverses_customer_id or self.customer_id, self.reverses)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """An accepted posting: the entry, whether this call made it, and the customer's balance as it is now."""
+    """An accepted posting: the entry, whether this call made it, and the customer's balance as it is now.
+
+    An entry made before a merge stays with whom it was made for; the balance is then the survivor's.
+    """
 
     entry: Entry
     is_new: bool
@@ -165,6 +190,7 @@ async def post_batch(
 
     A customer may come many times; later postings see the balance earlier ones left. A refused posting leaves its
     neighbours alone. A posting whose key was used before, with the same amount and reason, gets the first entry.
+    One that names a merged customer is the survivor's; the keys are then those of all who were merged together.
 
     Args:
         db: where the shop's ledger is.
@@ -194,8 +220,11 @@ async def reverse(
 ) -> Posted:
     """Post the opposite of an entry. An entry is reversed once: again returns the reversal there is.
 
+    That of a merged customer's entry is the survivor's.
+
     Raises:
         EntryNotFound: there is no such entry.
+        NotReversible: it is half of a merge.
         PostingRefused: the balance would go below zero and `allow_negative` is not set.
     """
     customer_id, sequence = parse_entry_key(key)
@@ -269,35 +298,51 @@ def _request(posting: Posting) -> dict[str, Any]:
 
 
 def _outcome(request: Mapping[str, Any], row: Mapping[str, Any]) -> Posted | PostingRefused:
+    if row["outcome"] not in ("recorded", "replayed"):
+        return _refusal(request, row)
+    entry = Entry(**{name: row[name] for name in Entry.__dataclass_fields__})
+    return Posted(entry, is_new=row["outcome"] == "recorded", balance=row["balance"])
+
+
+def _refusal(request: Mapping[str, Any], row: Mapping[str, Any]) -> PostingRefused:
+    refused: PostingRefused
     match row["outcome"]:
-        case "recorded" | "replayed":
-            entry = Entry(**{name: row[name] for name in Entry.__dataclass_fields__})
-            return Posted(entry, is_new=row["outcome"] == "recorded", balance=row["balance"])
         case "idempotency_conflict":
-            return IdempotencyConflict(
+            refused = IdempotencyConflict(
                 f"externalId {request['externalId']!r} was already used for this customer, for {row['amount']} points "
                 f"with reason {row['reason']!r} (entry {entry_key(row['customer_id'], row['sequence'])}). "
                 "Send the same request again, or use another externalId."
             )
         case "insufficient_balance":
-            return InsufficientBalance(
+            refused = InsufficientBalance(
                 f"The balance is {row['balance']}, too little for this deduction. "
                 "Deduct less, or set allowNegative if a balance below zero is meant."
             )
         case "balance_out_of_range":
-            return BalanceOutOfRange(
+            refused = BalanceOutOfRange(
                 f"The balance is {row['balance']}; this posting would take it beyond ±{POINTS_MAX}, "
                 "the largest integer Shopify can show. Post a smaller amount."
             )
         case "customer_not_found":
-            return PostingToUnknownCustomer(
+            refused = PostingToUnknownCustomer(
                 f"This shop has no customer {request['customerId']}. "
                 "Name a new customer by shopifyCustomerId and the posting creates them."
             )
+        case "customer_redacted":
+            named = request.get("customerId") or f"with the Shopify id {request.get('shopifyCustomerId')}"
+            refused = PostingToRedactedCustomer(
+                f"Customer {named} was redacted: their amounts are kept, and nothing is added. Do not send it again."
+            )
         case "entry_not_found":
-            return _no_such_entry(str(request["customerId"]))
+            refused = _no_such_entry(str(request["customerId"]))
+        case "not_reversible":
+            refused = NotReversible(
+                "This entry moved points from one customer to another when they were merged. "
+                "Post an adjustment to the surviving customer instead."
+            )
         case other:
             raise AssertionError(f"post_entries answered {other!r}")
+    return refused
 
 
 def _no_such_entry(key: str) -> EntryNotFound:

@@ -1,4 +1,4 @@
-"""Reading the ledger: a customer's entries, newest first, and the balance as of a time."""
+"""Reading the ledger: a customer's entries, newest first, and the balance, now or as of a time."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ async def statement_page(
 
 STATEMENT_PAGE = """
 select
-  l.customer_id, l.sequence, l.amount, l.balance_after, l.reason, l.external_id, m.metadata, l.actor, l.reverses,
-  l.occurred_at, l.created_at
+  l.customer_id, l.sequence, l.amount, l.balance_after, l.reason, l.external_id, m.metadata, l.actor,
+  l.reverses_customer_id, l.reverses, l.occurred_at, l.created_at
 from ledger_entries l
 left join ledger_metadata m
   on m.shop_id = l.shop_id and m.customer_id = l.customer_id and m.sequence = l.sequence
@@ -64,6 +64,17 @@ where shop_id = %(shop)s and customer_id = %(customer)s and created_at <= %(at)s
 order by sequence desc
 limit 1
 """
+
+
+async def current_balance(conn: AsyncConnection, shop_id: ShopId, customer_id: UUID) -> int:
+    """The customer's balance now; 0 for nobody."""
+    async with conn.cursor() as cur:
+        await cur.execute(CURRENT_BALANCE, {"shop": shop_id, "customer": customer_id})
+        row = await cur.fetchone()
+    return 0 if row is None else row[0]
+
+
+CURRENT_BALANCE = "select current_balance from customers where shop_id = %(shop)s and id = %(customer)s"
 
 
 def _entry(row: dict[str, Any]) -> Entry:

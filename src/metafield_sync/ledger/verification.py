@@ -47,6 +47,8 @@ async def verify(
 ) -> list[Discrepancy]:
     """Hold every stored balance of the shop, or one customer's, against the sum of its entries; repair what differs.
 
+    Merged customers are verified as well. Redacted ones are not: they are shown to nobody, and take no posting.
+
     The suspects come from one statement, so from one snapshot: a posting going on meanwhile never looks like a
     discrepancy. Each is looked at again under its lock before it is changed. Every repair is recorded in
     `balance_corrections` and logged as a warning, "Balance corrected".
@@ -93,7 +95,7 @@ with sums as (
 select c.id as customer_id, c.shopify_customer_id, c.current_balance as stored, coalesce(s.calculated, 0) as calculated
 from customers c
 left join sums s on s.customer_id = c.id
-where c.shop_id = %(shop)s and c.current_balance <> coalesce(s.calculated, 0)
+where c.shop_id = %(shop)s and c.redacted_at is null and c.current_balance <> coalesce(s.calculated, 0)
 order by c.id
 """
 
@@ -105,7 +107,11 @@ cross join lateral (
   from ledger_entries l
   where l.shop_id = c.shop_id and l.customer_id = c.id
 ) s
-where c.shop_id = %(shop)s and c.id = %(customer)s and c.current_balance <> s.calculated
+where
+  c.shop_id = %(shop)s
+  and c.id = %(customer)s
+  and c.redacted_at is null
+  and c.current_balance <> s.calculated
 """
 
 
@@ -152,7 +158,11 @@ cross join lateral (
   from ledger_entries l
   where l.shop_id = c.shop_id and l.customer_id = c.id
 ) s
-where c.shop_id = %(shop)s and c.id = any (%(customers)s) and c.current_balance <> s.calculated
+where
+  c.shop_id = %(shop)s
+  and c.id = any (%(customers)s)
+  and c.redacted_at is null
+  and c.current_balance <> s.calculated
 order by c.id
 """
 

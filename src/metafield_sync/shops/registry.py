@@ -13,6 +13,8 @@ from metafield_sync.db.database import ShopId
 from metafield_sync.errors import AppError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from psycopg import AsyncConnection
 
 SHOP_DOMAIN = re.compile(r"[a-z0-9][a-z0-9-]{0,59}\.myshopify\.com")
@@ -22,6 +24,11 @@ PROBE_LAST_S = 600
 """A shop that Shopify refuses is asked again after 30 s, then ever more seldom, at last every 10 minutes."""
 
 PAUSED_BY_STAFF = "paused_by_staff"
+
+TokenSource = Literal["given", "exchanged", "client_credentials"]
+"""How a shop's access token came: by staff; in exchange for an ID token of the embedded app; by client credentials."""
+Hold = Literal["installing", "values_found"]
+"""What an installation waits for, with nothing pushed meanwhile: Shopify's reading; somebody's choice."""
 
 
 class ShopDomainInvalid(AppError):
@@ -42,7 +49,11 @@ class ShopNotFound(AppError):
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """One shop as it stands. `access_token` is ciphertext (see `vault`)."""
+    """One shop as it stands. `access_token` is ciphertext (see `vault`).
+
+    `hold`: its installation is not finished, so nothing is pushed, whoever asks. `granted_scopes`: what the app may do
+    there, in Shopify's words; None while nobody has asked. `currency` is ISO 4217.
+    """
 
     id: ShopId
     domain: str
@@ -53,6 +64,13 @@ class Shop:
     access_token: str | None = field(repr=False)
     definition_ensured: str | None
     added_at: datetime
+    token_source: TokenSource | None
+    hold: Hold | None
+    hold_detail: str | None
+    granted_scopes: list[str] | None
+    installed_at: datetime | None
+    uninstalled_at: datetime | None
+    currency: str | None
 
     @property
     def paused_by_staff(self) -> bool:
@@ -89,14 +107,28 @@ async def add_shop(conn: AsyncConnection, domain: str, sealed_token: str | None)
 
 
 ADD_SHOP = """
-insert into shops as s (domain, access_token)
-values (%(domain)s, %(token)s)
+insert into shops as s (domain, access_token, token_source, token_version, installed_at)
+values (
+  %(domain)s,
+  %(token)s::text,
+  case when %(token)s::text is not null then 'given' end,
+  case when %(token)s::text is not null then 1 else 0 end,
+  case when %(token)s::text is not null then clock_timestamp() end
+)
 on conflict (domain) do update
 set
   access_token = coalesce(excluded.access_token, s.access_token),
-  status = 'active',
-  paused_code = null,
-  paused_detail = null,
+  token_source = coalesce(excluded.token_source, s.token_source),
+  token_expires_at = case when excluded.access_token is null then s.token_expires_at end,
+  refresh_token = case when excluded.access_token is null then s.refresh_token end,
+  refresh_expires_at = case when excluded.access_token is null then s.refresh_expires_at end,
+  token_version = s.token_version + 1,
+  token_renewed_after_refusal = false,
+  installed_at = coalesce(excluded.installed_at, s.installed_at),
+  uninstalled_at = null,
+  status = case when s.hold is null then 'active' else 'paused' end,
+  paused_code = s.hold,
+  paused_detail = s.hold_detail,
   probe_at = null,
   probes = 0,
   definition_ensured = null
@@ -119,7 +151,9 @@ async def get_shop(conn: AsyncConnection, shop_id: ShopId) -> Shop:
 
 
 GET_SHOP = """
-select id, domain, status, paused_code, paused_detail, probe_at, access_token, definition_ensured, added_at
+select
+  id, domain, status, paused_code, paused_detail, probe_at, access_token, definition_ensured, added_at, token_source,
+  hold, hold_detail, granted_scopes, installed_at, uninstalled_at, currency
 from shops
 where id = %(shop)s
 """
@@ -140,7 +174,9 @@ async def list_shops(conn: AsyncConnection, domain: str | None = None) -> list[S
 
 
 LIST_SHOPS = """
-select id, domain, status, paused_code, paused_detail, probe_at, access_token, definition_ensured, added_at
+select
+  id, domain, status, paused_code, paused_detail, probe_at, access_token, definition_ensured, added_at, token_source,
+  hold, hold_detail, granted_scopes, installed_at, uninstalled_at, currency
 from shops
 where status <> 'removed' and (%(domain)s::text is null or domain = %(domain)s)
 order by domain
@@ -152,7 +188,8 @@ async def pause_shop(
 ) -> None:
     """Stop pushing to a shop, with the reason; asked again later, ever more seldom, if it may resume by itself.
 
-    A pause by staff is never overwritten by a refusal of Shopify's.
+    A pause by staff is never overwritten by a refusal of Shopify's. A shop that is held is not pushed to anyway, and
+    asked for by its installation: it is told the reason, and not probed.
     """
     await conn.execute(
         PAUSE_SHOP,
@@ -175,6 +212,7 @@ set
   paused_code = %(code)s,
   paused_detail = %(detail)s,
   probe_at = case
+    when hold is not null then null
     -- Refused again before its time, because somebody asked: the attempt that is due by itself stays due.
     when %(probe)s and status = 'paused' and probe_at > clock_timestamp() then probe_at
     when %(probe)s
@@ -184,18 +222,26 @@ set
 where
   id = %(shop)s
   and status <> 'removed'
-  and (not %(probe)s or paused_code is distinct from %(staff)s)
+  and (%(code)s = %(staff)s or paused_code is distinct from %(staff)s)
 """
 
 
 async def resume_shop(conn: AsyncConnection, shop_id: ShopId, *, by_itself: bool = False) -> None:
-    """Push to the shop again. `by_itself`, because Shopify takes calls again, never undoes a pause by staff."""
+    """Push to the shop again, unless its installation holds it: then that is again what it waits for.
+
+    `by_itself`, because Shopify takes calls again, never undoes a pause by staff.
+    """
     await conn.execute(RESUME_SHOP, {"shop": shop_id, "by_itself": by_itself, "staff": PAUSED_BY_STAFF})
 
 
 RESUME_SHOP = """
 update shops
-set status = 'active', paused_code = null, paused_detail = null, probe_at = null, probes = 0
+set
+  status = case when hold is null then 'active' else 'paused' end,
+  paused_code = hold,
+  paused_detail = hold_detail,
+  probe_at = null,
+  probes = 0
 where
   id = %(shop)s
   and status = 'paused'
@@ -203,15 +249,88 @@ where
 """
 
 
+async def hold_shop(conn: AsyncConnection, shop_id: ShopId, hold: Hold | None, detail: str | None) -> None:
+    """Keep everything from being pushed until an installation has come further, or end that (None).
+
+    Staff who have paused the shop go on pausing it.
+    """
+    await conn.execute(HOLD_SHOP, {"shop": shop_id, "hold": hold, "detail": detail, "staff": PAUSED_BY_STAFF})
+
+
+HOLD_SHOP = """
+update shops
+set
+  hold = %(hold)s::text,
+  hold_detail = %(detail)s::text,
+  status = case
+    when status = 'removed' or paused_code = %(staff)s then status
+    when %(hold)s::text is null then 'active'
+    else 'paused'
+  end,
+  paused_code = case when paused_code = %(staff)s then paused_code else %(hold)s::text end,
+  paused_detail = case when paused_code = %(staff)s then paused_detail else %(detail)s::text end,
+  probe_at = null,
+  probes = 0
+where id = %(shop)s
+"""
+
+
+async def remember_shop(
+    conn: AsyncConnection, shop_id: ShopId, *, currency: str | None = None, shopify_shop_id: int | None = None
+) -> bool:
+    """Note what Shopify says of the shop; whether any of it is news. None: it did not say."""
+    async with conn.cursor() as cur:
+        await cur.execute(REMEMBER_SHOP, {"shop": shop_id, "currency": currency, "shopify": shopify_shop_id})
+        return await cur.fetchone() is not None
+
+
+REMEMBER_SHOP = """
+update shops
+set
+  currency = coalesce(%(currency)s::text, currency),
+  shopify_shop_id = coalesce(%(shopify)s::bigint, shopify_shop_id)
+where
+  id = %(shop)s
+  and (currency, shopify_shop_id) is distinct from (
+    coalesce(%(currency)s::text, currency), coalesce(%(shopify)s::bigint, shopify_shop_id)
+  )
+returning id
+"""
+
+
+async def remember_scopes(conn: AsyncConnection, shop_id: ShopId, scopes: Sequence[str]) -> None:
+    """Note what the app may do in the shop, in Shopify's words."""
+    await conn.execute(REMEMBER_SCOPES, {"shop": shop_id, "scopes": sorted(set(scopes))})
+
+
+REMEMBER_SCOPES = "update shops set granted_scopes = %(scopes)s where id = %(shop)s"
+
+
 async def remove_shop(conn: AsyncConnection, shop_id: ShopId) -> None:
-    """Forget a shop's token and revoke its keys. Its ledger stays: entries are history."""
+    """Forget a shop's token and revoke its keys. Its ledger stays: entries are history.
+
+    An installation that is not finished ends with it; the next one begins anew.
+    """
     await conn.execute(REMOVE_SHOP, {"shop": shop_id})
     await conn.execute(REVOKE_KEYS, {"shop": shop_id})
 
 
 REMOVE_SHOP = """
 update shops
-set status = 'removed', access_token = null, probe_at = null, definition_ensured = null
+set
+  status = 'removed',
+  access_token = null,
+  token_source = null,
+  token_expires_at = null,
+  refresh_token = null,
+  refresh_expires_at = null,
+  token_version = token_version + 1,
+  granted_scopes = null,
+  hold = null,
+  hold_detail = null,
+  probe_at = null,
+  definition_ensured = null,
+  uninstalled_at = clock_timestamp()
 where id = %(shop)s
 """
 

@@ -24,6 +24,7 @@ class Vault:
     """Turns an access token into what may be stored, and back. `keys` are Fernet keys, newest first."""
 
     def __init__(self, keys: Sequence[str]) -> None:
+        self._newest = Fernet(keys[0]) if keys else None
         self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
 
     def seal(self, token: str) -> str:
@@ -56,3 +57,17 @@ class Vault:
                 "A stored access token cannot be decrypted: ENCRYPTION_KEYS does not hold the key that sealed it. "
                 "Add that key to the list, or give the token again with `metafield-sync shops add`."
             ) from None
+
+    def reseal(self, sealed: str) -> str | None:
+        """The same token, sealed with the newest key; None if it is already.
+
+        Raises:
+            TokenUnreadable: none of the keys sealed it.
+        """
+        token = self.open(sealed)
+        assert self._newest is not None, "it was opened by one of the keys"  # noqa: S101 - the line above
+        try:
+            self._newest.decrypt(sealed.encode())
+        except InvalidToken:
+            return self.seal(token)
+        return None

@@ -28,16 +28,18 @@ from metafield_sync.shopify import (
     ensure_definition,
     set_cost,
 )
+from metafield_sync.shopify.app.tokens import TokenUnreachable
 from metafield_sync.shops import registry
 from metafield_sync.shops.vault import TokenUnreadable
 from metafield_sync.sync.activity import inherit_budget
 from metafield_sync.sync.backfill.steps import advance
 from metafield_sync.sync.backfill.store import open_backfill
 from metafield_sync.sync.claims import claim_checks, claim_stale
+from metafield_sync.sync.doubt import adopt_calls_left_behind
 from metafield_sync.sync.lease import LeaseLost, shop_lease
-from metafield_sync.sync.outcomes import adopt_calls_left_behind
 from metafield_sync.sync.push import push_batch
 from metafield_sync.sync.readback import CHECKS_MAX, look_for_missing_customers, read_back
+from metafield_sync.sync.tokens import ShopTokens
 from metafield_sync.sync.turn import ShopStops, Turn, paid_call
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
     from metafield_sync.db.database import Database, ShopId
     from metafield_sync.shopify import AdminClient, DefinitionSpec, EnsuredDefinition
+    from metafield_sync.shopify.app.tokens import AppTokens
     from metafield_sync.shops.registry import Shop
     from metafield_sync.shops.vault import Vault
     from metafield_sync.sync.backfill.store import Backfill
@@ -76,6 +79,13 @@ class ShopPaused(AppError):
     status = 409
 
 
+class ShopBusy(AppError):
+    """Others have held the shop's lease for all the time there was to wait for it."""
+
+    code = "shop_busy"
+    status = 503
+
+
 @dataclass(frozen=True, slots=True)
 class DrainReport:
     """How a turn ended, and what it did.
@@ -102,6 +112,7 @@ class Mirror:
         vault: opens the shops' access tokens.
         definition: which metafield shows the balance, and who may read it.
         backfill_threshold: stale customers of one shop from which they go by bulk operation.
+        app: renews the access tokens that lapse; None: there is no app, and only those that never do are of use.
     """
 
     def __init__(
@@ -112,10 +123,11 @@ class Mirror:
         definition: DefinitionSpec,
         *,
         backfill_threshold: int = BACKFILL_THRESHOLD,
+        app: AppTokens | None = None,
     ) -> None:
         self.db = db
         self.client = client
-        self._vault = vault
+        self.tokens = ShopTokens(db, vault, app)
         self.definition = definition
         self._backfill_threshold = backfill_threshold
         self._metafield = MetafieldSpec(definition.namespace, definition.key)
@@ -169,9 +181,10 @@ class Mirror:
             waiting = _why_not(shop, probe=probe)
             if waiting is not None:
                 return DrainReport("paused", detail=waiting)
+            turn: Turn | None = None
             try:
                 turn = await self._turn(shop, lease, serve, turn_s)
-                await self._ensure_definition(turn)
+                await self.ensure_definition(turn)
                 if look_for_missing:
                     await look_for_missing_customers(turn)
                 # Whoever waits for one customer is not kept by a backfill; the next turn sees to it.
@@ -182,8 +195,7 @@ class Mirror:
                 if end != "trouble":
                     await turn.resume_shop()
             except ShopStops as stop:
-                await self._pause(shop, stop)
-                return DrainReport("paused", detail=stop.detail)
+                return await self._after_stop(shop, turn, stop)
             except (Unreachable, OutcomeUnknown, Throttled, TokenUnreadable) as error:
                 return DrainReport("trouble", detail=error.detail)
             except LeaseLost as lost:
@@ -192,31 +204,46 @@ class Mirror:
             return DrainReport(end, turn.pushed, turn.refused, turn.calls, turn.detail)
 
     @asynccontextmanager
-    async def short_turn(self, shop_id: ShopId) -> AsyncGenerator[Turn]:
+    async def short_turn(
+        self, shop_id: ShopId, *, wait_s: float | None = None, even_if_held: bool = False
+    ) -> AsyncGenerator[Turn]:
         """Hold the shop's lease for a call or two that are no pushes, waiting for a drain at work to end its turn.
+
+        Args:
+            shop_id: whose.
+            wait_s: how many seconds to wait for the lease; None: until it is had.
+            even_if_held: also for a shop that is paused by staff, or until it is installed.
 
         Raises:
             ShopPaused: staff paused the shop, or Shopify refuses it.
+            ShopBusy: the lease was not to be had in `wait_s` seconds.
         """
-        async with self._lease_in_time(shop_id) as lease:
+        async with self._lease_in_time(shop_id, wait_s) as lease:
             async with self.db.unscoped() as conn:
                 shop = await registry.get_shop(conn, shop_id)
-            waiting = _why_not(shop, probe=True)
+            waiting = None if even_if_held and shop.status != "removed" else _why_not(shop, probe=True)
             if waiting is not None:
                 raise ShopPaused(waiting)
+            turn: Turn | None = None
             try:
-                yield await self._turn(shop, lease, None, DRAIN_TURN_S)
+                turn = await self._turn(shop, lease, None, DRAIN_TURN_S)
+                yield turn
             except ShopStops as stop:
-                await self._pause(shop, stop)
-                raise ShopPaused(stop.detail) from stop
+                report = await self._after_stop(shop, turn, stop)
+                if report.end == "paused":
+                    raise ShopPaused(report.detail or stop.detail) from stop
+                raise TokenUnreachable(report.detail or stop.detail) from stop
 
     @asynccontextmanager
-    async def _lease_in_time(self, shop_id: ShopId) -> AsyncGenerator[Lease]:
+    async def _lease_in_time(self, shop_id: ShopId, wait_s: float | None) -> AsyncGenerator[Lease]:
+        give_up_at = None if wait_s is None else time.monotonic() + wait_s
         while True:
             async with shop_lease(self.db, shop_id, self._holder) as lease:
                 if lease is not None:
                     yield lease
                     return
+            if give_up_at is not None and time.monotonic() >= give_up_at:
+                raise ShopBusy(f"Others have worked for this shop for {wait_s:g} s without a pause; try again later.")
             await asyncio.sleep(LEASE_POLL_S)
 
     async def check_shop(self, domain: str, token: str) -> EnsuredDefinition:
@@ -234,14 +261,9 @@ class Mirror:
         return f"{wanted.namespace}.{wanted.key} {wanted.storefront}"
 
     async def _turn(self, shop: Shop, lease: Lease, serve: UUID | None, turn_s: float) -> Turn:
-        if shop.access_token is None:
-            raise ShopStops(
-                "no_access_token",
-                f"No access token is stored for {shop.domain}. Give one: "
-                f"metafield-sync shops add {shop.domain} --access-token …",
-            )
         # A token we cannot read is this process's trouble, not the shop's: others may hold the right key.
-        access = ShopAccess(shop.domain, self._vault.open(shop.access_token))
+        token = await self.tokens.valid(shop.id)
+        access = ShopAccess(shop.domain, token.text)
         if left_behind := await adopt_calls_left_behind(self.db, lease):
             log.warning("calls were left behind; read back", shop=shop.domain, customers=left_behind)
         budget = self._budgets.setdefault(shop.id, Budget())
@@ -260,11 +282,19 @@ class Mirror:
             budget=budget,
             deadline=time.monotonic() + turn_s,
             serve=serve,
+            token_version=token.version,
         )
 
-    async def _ensure_definition(self, turn: Turn) -> None:
+    async def ensure_definition(self, turn: Turn, *, anew: bool = False) -> None:
+        """Make sure that the metafield's definition is as it should be; not asked again once it is, unless `anew`.
+
+        Raises:
+            ShopStops: something else is in the way, which only a person can put right.
+            ShopifyError: Shopify does not answer.
+        """
         # A shop that Shopify refused is asked this first: if it answers, the shop goes on.
-        if turn.shop.definition_ensured == self.definition_fingerprint and turn.shop.status == "active":
+        ensured = turn.shop.definition_ensured == self.definition_fingerprint and turn.shop.status == "active"
+        if ensured and not anew:
             return
         try:
             async with paid_call(turn, ENSURE_COST_MAX) as call:
@@ -275,6 +305,19 @@ class Mirror:
         async with self.db.unscoped() as conn:
             await registry.remember_definition(conn, turn.shop.id, self.definition_fingerprint)
         log.info("definition ensured", shop=turn.shop.domain, outcome=ensured.outcome, pinned=ensured.pinned)
+
+    async def _after_stop(self, shop: Shop, turn: Turn | None, stop: ShopStops) -> DrainReport:
+        """Pause the shop, unless it was its token that was refused and a new one is to be had."""
+        if turn is not None and stop.code == "access_token_refused":
+            try:
+                if await self.tokens.renew_refused(shop.id, turn.token_version):
+                    return DrainReport("turn_over", detail=f"{stop.detail} It has been renewed; try again.")
+            except ShopStops as final:
+                stop = final
+            except (TokenUnreachable, TokenUnreadable) as error:
+                return DrainReport("trouble", detail=error.detail)
+        await self._pause(shop, stop)
+        return DrainReport("paused", detail=stop.detail)
 
     async def _pause(self, shop: Shop, stop: ShopStops) -> None:
         async with self.db.unscoped() as conn:
@@ -375,6 +418,8 @@ def _why_not(shop: Shop, *, probe: bool) -> str | None:
     """Why a shop is not to be pushed to now; None if it may be."""
     if shop.status == "removed":
         return f"{shop.domain} was removed."
+    if shop.hold is not None:
+        return shop.hold_detail or f"{shop.domain} is being installed."
     if shop.paused_by_staff:
         return f"{shop.domain} is paused. Resume it with: metafield-sync shops resume {shop.domain}"
     if shop.probe_at is not None and not probe and time.time() < shop.probe_at.timestamp():

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from metafield_sync.customers.identity import CustomerNotFound
+from metafield_sync.customers.identity import CustomerId, CustomerNotFound, find_survivor
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -45,7 +45,8 @@ class _Wish:
 async def sync_customer(mirror: Mirror, shop_id: ShopId, customer_id: UUID, *, wait_s: float) -> CustomerSync:
     """Push one customer to Shopify, in step or not, ahead of all others, and wait for what Shopify says.
 
-    Joins the drain at work if there is one, so many at once share calls. A customer known to be gone is tried again.
+    Joins the drain at work if there is one, so many at once share calls. A customer known to be gone is tried again. Of
+    a merged one, it is the survivor who is pushed.
 
     Args:
         mirror: what pushes.
@@ -55,7 +56,10 @@ async def sync_customer(mirror: Mirror, shop_id: ShopId, customer_id: UUID, *, w
 
     Raises:
         CustomerNotFound: the shop has no such customer.
+        CustomerRedacted: they were redacted.
     """
+    async with mirror.db.shop(shop_id) as conn:
+        customer_id = (await find_survivor(conn, shop_id, CustomerId(customer_id))).id
     wish = await _ask(mirror, shop_id, customer_id)
     deadline = time.monotonic() + wait_s
     while True:
@@ -96,7 +100,7 @@ set
   check_at = case when in_doubt then clock_timestamp() else check_at end,
   status = 'live',
   dismissed_at = null
-where shop_id = %(shop)s and customer_id = %(customer)s
+where shop_id = %(shop)s and customer_id = %(customer)s and status in ('live', 'missing')
 returning wanted_version, clock_timestamp()
 """
 
@@ -118,7 +122,7 @@ async def _outcome(
 PUSH_OUTCOME = """
 select
   c.current_balance,
-  m.pushed_version >= %(version)s and not m.in_doubt,
+  m.pushed_version >= %(version)s and not m.in_doubt and m.status = 'live',
   case when m.attempted_at >= %(asked)s then m.error end
 from mirror_states m
 join customers c on c.shop_id = m.shop_id and c.id = m.customer_id

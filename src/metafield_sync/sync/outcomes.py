@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
-    from psycopg import AsyncConnection
-
-    from metafield_sync.db.database import Database, ShopId
+    from metafield_sync.db.database import Database
     from metafield_sync.sync.claims import Batch, Check, Claim
 
 RETRY_FIRST_S = 2.0
@@ -113,7 +111,7 @@ with acknowledged as materialized (
     %(customers)s::uuid[], %(versions)s::bigint[], %(balances)s::bigint[], %(digests)s::text[],
     %(claimed)s::timestamptz[]
   ) as t (customer_id, version, balance, digest, claimed_at)
-  join mirror_states m on m.shop_id = %(shop)s and m.customer_id = t.customer_id
+  join mirror_states m on m.shop_id = %(shop)s and m.customer_id = t.customer_id and m.status in ('live', 'missing')
 ),
 noted as (
   insert into sync_run_changes (shop_id, run_id, customer_id, change, before, after, reason)
@@ -186,7 +184,12 @@ RECORD_FAILURES = """
 with unread as (
   update mirror_states m
   set check_at = clock_timestamp()
-  where m.shop_id = %(shop)s and m.customer_id = any (%(unread)s) and m.digest is null and m.check_at is null
+  where
+    m.shop_id = %(shop)s
+    and m.customer_id = any (%(unread)s)
+    and m.status = 'live'
+    and m.digest is null
+    and m.check_at is null
 )
 update mirror_states m
 set
@@ -218,72 +221,11 @@ from unnest(
   %(conflicts)s::boolean[], %(tried)s::boolean[], %(delays)s::double precision[], %(balances)s::bigint[],
   %(claimed)s::timestamptz[], %(versions)s::bigint[]
 ) as t (customer_id, code, error, gone, in_doubt, conflict, tried, delay, balance, claimed_at, version)
-where m.shop_id = %(shop)s and m.customer_id = t.customer_id and m.pushed_version < t.version
-"""
-
-
-async def forget_call(db: Database, lease: Lease, batch: Batch) -> None:
-    """Note that a call never left, or that Shopify executed none of it."""
-    async with db.shop(lease.shop_id) as conn:
-        await conn.execute(END_CALL, {"shop": lease.shop_id, "call": batch.call_id})
-
-
-async def record_doubt(db: Database, lease: Lease, batch: Batch) -> None:
-    """Note, whoever holds the lease by now, that these customers may have been written by a call of ours."""
-    balances = {claim.customer_id: [claim.balance] for claim in batch.claims}
-    async with db.shop(lease.shop_id) as conn:
-        await conn.execute(END_CALL, {"shop": lease.shop_id, "call": batch.call_id})
-        await _put_in_doubt(conn, lease.shop_id, balances)
-
-
-async def adopt_calls_left_behind(db: Database, lease: Lease) -> int:
-    """Put in doubt whom calls of earlier holders of the lease may have written; how many customers that were."""
-    async with db.shop(lease.shop_id) as conn, conn.cursor() as cur:
-        await cur.execute(TAKE_CALLS_LEFT_BEHIND, {"shop": lease.shop_id, "token": lease.token})
-        balances: dict[UUID, list[int]] = {}
-        for customers, sent in await cur.fetchall():
-            for customer_id, balance in zip(customers, sent, strict=True):
-                balances.setdefault(customer_id, []).append(balance)
-        if balances:
-            await _put_in_doubt(conn, lease.shop_id, balances)
-    return len(balances)
-
-
-async def _put_in_doubt(conn: AsyncConnection, shop_id: ShopId, balances: Mapping[UUID, list[int]]) -> None:
-    customers = sorted(balances)
-    pairs = [(customer, balance) for customer in customers for balance in balances[customer]]
-    await conn.execute(LOCK_ROWS, {"shop": shop_id, "customers": customers})
-    await conn.execute(
-        PUT_IN_DOUBT,
-        {"shop": shop_id, "customers": [pair[0] for pair in pairs], "balances": [pair[1] for pair in pairs]},
-    )
-
-
-END_CALL = "delete from push_calls where shop_id = %(shop)s and id = %(call)s"
-
-TAKE_CALLS_LEFT_BEHIND = """
-delete from push_calls
-where shop_id = %(shop)s and token < %(token)s
-returning customers, balances
-"""
-
-# Who is in step now may be overwritten yet: behind until read back.
-PUT_IN_DOUBT = """
-update mirror_states m
-set
-  wanted_version = case when m.stale_since is null then m.wanted_version + 1 else m.wanted_version end,
-  stale_since = coalesce(m.stale_since, clock_timestamp()),
-  due_at = case when m.stale_since is null then clock_timestamp() else m.due_at end,
-  in_doubt = true,
-  doubt_since = clock_timestamp(),
-  doubtful_balances = coalesce(m.doubtful_balances, '{}') || t.balances,
-  check_at = clock_timestamp()
-from (
-  select u.customer_id, array_agg(u.balance) as balances
-  from unnest(%(customers)s::uuid[], %(balances)s::bigint[]) as u (customer_id, balance)
-  group by u.customer_id
-) t
-where m.shop_id = %(shop)s and m.customer_id = t.customer_id and m.status = 'live'
+where
+  m.shop_id = %(shop)s
+  and m.customer_id = t.customer_id
+  and m.pushed_version < t.version
+  and m.status in ('live', 'missing')
 """
 
 
@@ -342,7 +284,7 @@ seen as (
     %(customers)s::uuid[], %(versions)s::bigint[], %(balances)s::bigint[], %(agree)s::boolean[], %(digests)s::text[],
     %(gone)s::boolean[], %(claimed)s::timestamptz[]
   ) as t (customer_id, version, balance, agrees, digest, gone, claimed_at)
-  join mirror_states m on m.shop_id = %(shop)s and m.customer_id = t.customer_id
+  join mirror_states m on m.shop_id = %(shop)s and m.customer_id = t.customer_id and m.status in ('live', 'missing')
 ),
 noted as (
   insert into sync_run_changes (shop_id, run_id, customer_id, change, before, after, reason)
@@ -465,6 +407,8 @@ async def _record(
 
     await again_after_deadlock(record)
 
+
+END_CALL = "delete from push_calls where shop_id = %(shop)s and id = %(call)s"
 
 # By customer id, the order in which postings lock these rows too: nobody waits in a circle.
 LOCK_ROWS = """

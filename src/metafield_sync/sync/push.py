@@ -16,7 +16,7 @@ from metafield_sync.shopify import (
     set_metafields,
 )
 from metafield_sync.shops import registry
-from metafield_sync.sync import outcomes
+from metafield_sync.sync import doubt, outcomes
 from metafield_sync.sync.activity import Spent
 from metafield_sync.sync.claims import Batch, Claim, claim_stale
 from metafield_sync.sync.lease import LeaseEnding, LeaseLost
@@ -44,7 +44,7 @@ async def push_batch(turn: Turn, batch: Batch) -> None:
     if half == 0:
         await _record_failures(turn, batch, [failure_of(batch.claims[0], refused)])
         return
-    await outcomes.forget_call(turn.db, turn.lease, batch)
+    await doubt.forget_call(turn.db, turn.lease, batch)
     for part in (batch.claims[:half], batch.claims[half:]):
         async with turn.db.shop(turn.shop.id) as conn:
             # With their balances and versions of now: what was claimed a call ago may be old.
@@ -59,13 +59,13 @@ async def _send(turn: Turn, batch: Batch) -> Refusal | None:
         return await _call(turn, batch)
     except (Throttled, ShopStops, LeaseEnding) as error:
         # Nothing was executed, or nothing was sent.
-        await outcomes.forget_call(turn.db, turn.lease, batch)
+        await doubt.forget_call(turn.db, turn.lease, batch)
         if isinstance(error, Throttled):
             return None
         raise
     except LeaseLost:
         # What has left may be applied at any time, after what the lease's new holder writes too.
-        await outcomes.record_doubt(turn.db, turn.lease, batch)
+        await doubt.record_doubt(turn.db, turn.lease, batch)
         raise
 
 

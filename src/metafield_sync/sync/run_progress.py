@@ -177,7 +177,11 @@ async def begin_reading(db: Database, shop_id: ShopId, run_id: UUID) -> int:
 BEGIN_READING = """
 update sync_runs r
 set
-  progress_total = (select count(*) from customers c where c.shop_id = r.shop_id),
+  progress_total = (
+    select count(*)
+    from customers c
+    where c.shop_id = r.shop_id and c.merged_into is null and c.redacted_at is null
+  ),
   progress_done = 0,
   heartbeat_at = clock_timestamp()
 where r.shop_id = %(shop)s and r.id = %(run)s

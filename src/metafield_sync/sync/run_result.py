@@ -116,7 +116,7 @@ select
   (
     select count(*)
     from customers c
-    where c.shop_id = r.shop_id
+    where c.shop_id = r.shop_id and c.merged_into is null and c.redacted_at is null
   ) - (
     select count(*)
     from mirror_states d
@@ -134,6 +134,8 @@ select
   (
     select count(distinct b.customer_id)
     from balance_corrections b
+    join customers c
+      on c.shop_id = b.shop_id and c.id = b.customer_id and c.merged_into is null and c.redacted_at is null
     where b.shop_id = r.shop_id and b.run_id = r.id
   ) as corrected,
   a.customers_pushed - r.pushed_before as pushed,
@@ -195,7 +197,8 @@ do update set before = excluded.before, after = excluded.after, reason = exclude
 CORRECTIONS = """
 select b.id, b.customer_id, c.shopify_customer_id, b.stored, b.calculated
 from balance_corrections b
-join customers c on c.shop_id = b.shop_id and c.id = b.customer_id
+join customers c
+  on c.shop_id = b.shop_id and c.id = b.customer_id and c.merged_into is null and c.redacted_at is null
 where b.shop_id = %(shop)s and b.run_id = %(run)s and (%(after)s::bigint is null or b.id > %(after)s)
 order by b.id
 limit %(limit)s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, LiteralString, Self
 
 from croniter import croniter
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PRUNE_CRON = "17 2 * * *"
 """History ends at night, between the verifications and before the reconciliation."""
 
+WEBHOOKS_KEPT_DAYS = 30
+"""A webhook that was handled is kept for so long; one that was given up, as long as history is."""
 PRUNE_ROWS_MAX = 2_000
 """Rows removed in one transaction."""
 
@@ -79,12 +81,17 @@ TAKE_TICK = "select take_tick(%(kind)s, %(tick)s)"
 async def prune_history(db: Database, days: int) -> int:
     """Remove runs that ended more than `days` days ago and all they recorded, in short transactions; returns the rows.
 
-    The ledger is no history in this sense: it is never removed.
+    Webhooks too, those that were handled sooner. The ledger is no history in this sense: it is never removed.
     """
+    return await _prune(db, PRUNE_HISTORY, days) + await _prune(db, PRUNE_INBOX, days)
+
+
+async def _prune(db: Database, statement: LiteralString, days: int) -> int:
+    parameters = {"days": days, "handled_days": min(days, WEBHOOKS_KEPT_DAYS), "rows": PRUNE_ROWS_MAX}
     removed = 0
     while True:
         async with db.unscoped() as conn, conn.cursor() as cur:
-            await cur.execute(PRUNE_HISTORY, {"days": days, "rows": PRUNE_ROWS_MAX})
+            await cur.execute(statement, parameters)
             row = await cur.fetchone()
         now = 0 if row is None else row[0]
         removed += now
@@ -93,6 +100,7 @@ async def prune_history(db: Database, days: int) -> int:
 
 
 PRUNE_HISTORY = "select prune_history(%(days)s, %(rows)s)"
+PRUNE_INBOX = "select prune_inbox(%(handled_days)s, %(days)s, %(rows)s)"
 
 
 async def workers_alive(conn: AsyncConnection) -> int:

@@ -9,7 +9,13 @@ from uuid import UUID
 
 from psycopg.rows import class_row, dict_row
 
-from metafield_sync.customers.identity import CustomerNotFound
+from metafield_sync.customers.identity import (
+    CustomerId,
+    CustomerNotFound,
+    ShopifyCustomerId,
+    find_by_shopify_id,
+    require_customer,
+)
 from metafield_sync.errors import AppError
 from metafield_sync.shops.registry import PAUSED_BY_STAFF
 
@@ -18,7 +24,7 @@ if TYPE_CHECKING:
 
     from metafield_sync.db.database import ShopId
 
-MirrorStatus = Literal["in_step", "stale", "in_doubt", "failing", "missing", "paused"]
+MirrorStatus = Literal["in_step", "stale", "in_doubt", "failing", "missing", "merged", "paused"]
 
 STALE_ALARM_S = 300
 """A change that has waited this long is an alarm, whatever the reason; unless staff paused the shop."""
@@ -35,7 +41,10 @@ class NotDismissible(AppError):
 
 @dataclass(frozen=True, slots=True)
 class CustomerStanding:
-    """One customer: the ledger's balance and sequence, and how far Shopify has been told."""
+    """One customer: the ledger's balance and sequence, and how far Shopify has been told.
+
+    `merged_into`: who has their points since they were merged.
+    """
 
     id: UUID
     shopify_customer_id: int
@@ -48,6 +57,7 @@ class CustomerStanding:
     stale_since: datetime | None
     attempts: int
     error: str | None
+    merged_into: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ class SyncFailure:
 async def customer_page(
     conn: AsyncConnection, shop_id: ShopId, *, after: UUID | None, limit: int
 ) -> list[CustomerStanding]:
-    """Up to `limit` customers in the order of their ids, all after `after` when it is given."""
+    """Up to `limit` customers in the order of their ids, all after `after` when it is given; no merged ones."""
     async with conn.cursor(row_factory=class_row(CustomerStanding)) as cur:
         await cur.execute(CUSTOMER_PAGE, {"shop": shop_id, "after": after, "limit": limit})
         return await cur.fetchall()
@@ -79,29 +89,30 @@ async def one_standing(
     customer_id: UUID | None = None,
     shopify_customer_id: int | None = None,
 ) -> CustomerStanding:
-    """One customer, by either id.
+    """One customer: by our id, merged or not; by Shopify's, of a merged one the survivor.
 
     Raises:
         CustomerNotFound: the shop has no such customer.
+        CustomerRedacted: they were redacted.
     """
+    if shopify_customer_id is not None:
+        customer_id = (await find_by_shopify_id(conn, shop_id, ShopifyCustomerId(shopify_customer_id))).id
+    elif customer_id is not None:
+        await require_customer(conn, shop_id, CustomerId(customer_id))
     async with conn.cursor(row_factory=class_row(CustomerStanding)) as cur:
-        await cur.execute(ONE_CUSTOMER, {"shop": shop_id, "customer": customer_id, "shopify": shopify_customer_id})
+        await cur.execute(ONE_CUSTOMER, {"shop": shop_id, "customer": customer_id})
         found = await cur.fetchone()
     if found is None:
-        named = customer_id if shopify_customer_id is None else f"with the Shopify id {shopify_customer_id}"
-        raise CustomerNotFound(
-            f"This shop has no customer {named}. "
-            "POST /api/customers, or a posting that names the Shopify id, creates one."
-        )
+        raise CustomerNotFound(f"This shop has no customer {customer_id}.")
     return found
 
 
 CUSTOMER_PAGE = """
 select
   id, shopify_customer_id, balance, sequence, created_at, status, pushed_balance, pushed_at, stale_since, attempts,
-  error
+  error, merged_into
 from customer_standings
-where shop_id = %(shop)s and (%(after)s::uuid is null or id > %(after)s)
+where shop_id = %(shop)s and (%(after)s::uuid is null or id > %(after)s) and merged_into is null
 order by id
 limit %(limit)s
 """
@@ -109,11 +120,9 @@ limit %(limit)s
 ONE_CUSTOMER = """
 select
   id, shopify_customer_id, balance, sequence, created_at, status, pushed_balance, pushed_at, stale_since, attempts,
-  error
+  error, merged_into
 from customer_standings
-where
-  shop_id = %(shop)s
-  and (id = %(customer)s or (%(customer)s::uuid is null and shopify_customer_id = %(shopify)s))
+where shop_id = %(shop)s and id = %(customer)s
 """
 
 
@@ -290,7 +299,11 @@ select
   a.calls, a.throttled, a.points_spent, a.customers_pushed, a.customers_read, a.customers_refused, a.outcomes_unknown,
   a.conflicts_ours, a.conflicts_foreign, a.late_writes, a.backfilled, a.drifts,
   a.budget_maximum, a.budget_available, a.budget_restore_rate, a.budget_seen_at,
-  (select count(*) from customers c where c.shop_id = s.id) as customers,
+  (
+    select count(*)
+    from customers c
+    where c.shop_id = s.id and c.merged_into is null and c.redacted_at is null
+  ) as customers,
   t.missing, t.in_doubt, t.waiting, t.failing,
   coalesce(extract(epoch from clock_timestamp() - t.oldest)::double precision, 0) as oldest_s
 from shops s

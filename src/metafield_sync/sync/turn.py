@@ -59,7 +59,8 @@ class Turn:
     been tried. `has_resumed`: the shop was paused and has answered. `window`: how many calls may be under way.
     `troubles`: calls in a row that Shopify did not answer; `detail`: what the last of them was. `in_flight`: customers
     in a call that is under way. `collecting_since`: who was due before then is being collected for a bulk operation.
-    `claiming` is held from the look at whom to take until they are taken.
+    `claiming` is held from the look at whom to take until they are taken. `token_version`: which of the shop's tokens
+    `access` holds.
     """
 
     db: Database
@@ -82,6 +83,7 @@ class Turn:
     in_flight: set[UUID] = field(default_factory=set)
     collecting_since: datetime | None = None
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    token_version: int = 0
 
     def tried(self, customers: Iterable[UUID]) -> None:
         """Note that an outcome was recorded for these."""

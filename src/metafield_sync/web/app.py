@@ -7,11 +7,32 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 
 from metafield_sync import __version__
+from metafield_sync.sync.inbox.store import Intake
 from metafield_sync.web.documents import EntryIn
-from metafield_sync.web.gate import BodyLimit, KeyGate
+from metafield_sync.web.gate import BodyLimit, KeyGate, Rates
 from metafield_sync.web.metrics import Measure, Metrics
 from metafield_sync.web.problems import Problem, handle_problems
-from metafield_sync.web.routes import customers, failures, health, ledger, reconcile, runs, status, sync_balances
+from metafield_sync.web.routes import (
+    app as app_home,
+)
+from metafield_sync.web.routes import (
+    customers,
+    data_requests,
+    earning,
+    failures,
+    flow,
+    flow_lifecycle,
+    front_door,
+    health,
+    inbox,
+    ledger,
+    proxy,
+    reconcile,
+    runs,
+    status,
+    sync_balances,
+    webhooks,
+)
 
 if TYPE_CHECKING:
     from metafield_sync.runtime import Runtime
@@ -44,7 +65,26 @@ def create_app(runtime: Runtime) -> FastAPI:
     metrics = Metrics()
     app.state.runtime = runtime
     app.state.metrics = metrics
-    for module in (sync_balances, reconcile, customers, ledger, runs, failures, status, health):
+    app.state.flow_rates = Rates(runtime.settings.rate_limit_per_s)
+    app.state.intake = Intake(runtime.db)
+    # A request is held against one route after another, so what comes in bursts stands first.
+    app.router.routes.insert(0, webhooks.WEBHOOKS)
+    for module in (proxy, flow, flow_lifecycle, front_door, app_home):
+        # Shopify calls these, by its own rules; nobody makes a client for them.
+        app.include_router(module.router, include_in_schema=False)
+    for module in (
+        sync_balances,
+        reconcile,
+        customers,
+        ledger,
+        earning,
+        runs,
+        failures,
+        data_requests,
+        inbox,
+        status,
+        health,
+    ):
         app.include_router(module.router)
     handle_problems(app)
     _complete_openapi(app)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool, WithJsonSchema, model_validator
 
-from metafield_sync.ledger.posting import BATCH_ENTRIES_MAX, Entry, Posted, Posting, entry_key
+from metafield_sync.ledger.posting import BATCH_ENTRIES_MAX, Entry, Posted, Posting
 from metafield_sync.sync.standing import CustomerStanding, MirrorStatus
 from metafield_sync.web.fields import (
     Amount,
@@ -122,7 +122,7 @@ class EntryOut(Document):
             external_id=entry.external_id,
             metadata=None if entry.metadata is None else dict(entry.metadata),
             actor=entry.actor,
-            reverses=None if entry.reverses is None else entry_key(entry.customer_id, entry.reverses),
+            reverses=entry.reverses_key,
             occurred_at=entry.occurred_at,
             created_at=entry.created_at,
         )
@@ -177,6 +177,7 @@ class CustomerOut(Document):
     balance: int
     sequence: int = Field(description="How many entries the ledger has for them.")
     created_at: Moment
+    merged_into: UUID | None = Field(description="Who has their points since they were merged; else null.")
     mirror: MirrorOut
 
     @classmethod
@@ -188,6 +189,7 @@ class CustomerOut(Document):
             balance=standing.balance,
             sequence=standing.sequence,
             created_at=standing.created_at,
+            merged_into=standing.merged_into,
             mirror=MirrorOut(
                 status=standing.status,
                 pushed_balance=standing.pushed_balance,

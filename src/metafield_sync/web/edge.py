@@ -9,13 +9,17 @@ from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 
 from metafield_sync.errors import AppError
-from metafield_sync.runtime import Runtime
+from metafield_sync.runtime import AppParts, Runtime
+from metafield_sync.shopify.app import AppNotConfigured
 from metafield_sync.shops.api_keys import Caller
+from metafield_sync.shops.registry import ShopNotFound, list_shops
 
 if TYPE_CHECKING:
     from fastapi.dependencies.models import Dependant
     from fastapi.routing import APIRoute
     from pydantic import BaseModel
+
+    from metafield_sync.db.database import Database, ShopId
 
 
 class ParameterInvalid(AppError):
@@ -31,7 +35,7 @@ class ParameterUnknown(ParameterInvalid):
     code = "unknown_parameter"
 
 
-def refuse_unknown_parameters(request: Request) -> None:
+async def refuse_unknown_parameters(request: Request) -> None:
     """Refuse a query that names what this call does not have: a typo must not silently mean "everybody"."""
     known = _names(cast("APIRoute", request.scope["route"]).dependant)
     given = [name for name, _ in request.query_params.multi_items()]
@@ -48,12 +52,42 @@ def _names(dependant: Dependant) -> set[str]:
     return own.union(*(_names(inner) for inner in dependant.dependencies))
 
 
-def _caller(request: Request) -> Caller:
+# Async, though they await nothing: FastAPI would send a plain function to a thread, which costs more than the rest.
+async def _caller(request: Request) -> Caller:
     return request.state.caller
 
 
-def _runtime(request: Request) -> Runtime:
+async def _runtime(request: Request) -> Runtime:
     return request.app.state.runtime
+
+
+async def app_parts(request: Request) -> AppParts:
+    """What only an app with a secret has.
+
+    Raises:
+        AppNotConfigured: it has none.
+    """
+    app = request.app.state.runtime.app
+    if app is None:
+        raise AppNotConfigured(
+            "SHOPIFY_API_SECRET is not set, so nothing that claims to come from Shopify can be checked. "
+            "Set it to the client secret in the app's settings, and start again."
+        )
+    return app
+
+
+async def installed_shop(db: Database, domain: str) -> ShopId:
+    """The shop that a request of Shopify's is about.
+
+    Raises:
+        ShopNotFound: it never had this app, or has removed it.
+    """
+    async with db.unscoped() as conn:
+        try:
+            (shop,) = await list_shops(conn, domain)
+        except ShopNotFound:
+            raise ShopNotFound(f"{domain} has not installed this app, or has removed it.") from None
+    return shop.id
 
 
 # The gate has checked the key before any route runs; this only tells OpenAPI that there is one.
@@ -61,6 +95,7 @@ BEARER = HTTPBearer(auto_error=False, description="An API key, from `metafield-s
 
 CallerIs = Annotated[Caller, Depends(_caller)]
 Parts = Annotated[Runtime, Depends(_runtime)]
+AppIs = Annotated[AppParts, Depends(app_parts)]
 
 API = [Security(BEARER), Depends(refuse_unknown_parameters)]
 OPEN = [Depends(refuse_unknown_parameters)]

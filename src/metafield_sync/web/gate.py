@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from metafield_sync.db.database import Database
-    from metafield_sync.shops.api_keys import Caller
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
 DISCARDED_BYTES_MAX = 64 * 1024 * 1024
@@ -109,7 +108,7 @@ class KeyGate:
         writes = scope["method"] not in {"GET", "HEAD", "OPTIONS"} or scope["path"] in WRITES_BY_GET
         if writes and not caller.can_write:
             return problem(403, "read_only_key", "This API key may only read. Use one made with --scope write.")
-        if not self._rates.allow(caller):
+        if not self._rates.allow(caller.key_id):
             return problem(
                 429,
                 "rate_limited",
@@ -122,21 +121,21 @@ class KeyGate:
 
 @dataclass(slots=True)
 class Rates:
-    """A bucket of one second's requests for each key, kept in this process."""
+    """A bucket of one second's requests for each caller, by a number that tells them apart, kept in this process."""
 
     per_s: int
     clock: Callable[[], float] = time.monotonic
     _buckets: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
 
-    def allow(self, caller: Caller) -> bool:
+    def allow(self, caller: int) -> bool:
         """Whether this request is within the rate; counts it if so."""
         now = self.clock()
         if len(self._buckets) > KEYS_REMEMBERED_MAX:
             self._buckets.clear()
-        level, at = self._buckets.get(caller.key_id, (float(self.per_s), now))
+        level, at = self._buckets.get(caller, (float(self.per_s), now))
         level = min(float(self.per_s), level + (now - at) * self.per_s)
         allowed = level >= 1
-        self._buckets[caller.key_id] = (level - allowed, now)
+        self._buckets[caller] = (level - allowed, now)
         return allowed
 
 

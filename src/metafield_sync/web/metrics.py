@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from psycopg.rows import dict_row
 
+from metafield_sync.sync.incoming import fleet_incoming
 from metafield_sync.sync.schedule import workers_alive
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ GAUGES = {
     "in_doubt": "Customers whose last push has no known outcome.",
     "backfilling": "Shops that are being pushed by bulk operation.",
     "oldest_stale_seconds": "Age of the oldest change not in Shopify yet, shops paused by staff apart. Alarm on it.",
+    "inbox_waiting": "Webhooks that came in and are not handled yet.",
+    "inbox_failed": "Webhooks given up, until somebody resends them. Alarm on more than 0.",
+    "inbox_oldest_seconds": "Age of the oldest webhook that is not handled yet.",
+    "errands_waiting": "Things to be asked of Shopify that are due, shops paused by staff apart.",
+    "errands_failing": "Those that failed the last time and are tried again.",
+    "errands_oldest_seconds": "For how long the oldest of either has been due, or failing. Alarm on it.",
 }
 COUNTERS = {
     "calls": "Calls that wrote metafields.",
@@ -74,7 +81,8 @@ async def read_fleet(db: Database) -> Fleet:
         failing = await cur.fetchall()
         await cur.execute("select kind, trigger, status, runs from fleet_runs()")
         runs = await cur.fetchall()
-        return Fleet(counts or {}, shops, failing, runs, await workers_alive(conn))
+        counts = {**(counts or {}), **await fleet_incoming(conn)}
+        return Fleet(counts, shops, failing, runs, await workers_alive(conn))
 
 
 SHOP_FIGURES = """
@@ -100,6 +108,12 @@ class Metrics:
             "How long answers took, in seconds.",
             ("route",),
             buckets=LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
+        self.webhooks = Counter(
+            "metafield_sync_webhooks",
+            "Webhooks that came in, by what became of each. Alarm on not_authentic: the secret may be another.",
+            ("topic", "outcome"),
             registry=self._registry,
         )
 

@@ -18,7 +18,7 @@ select
   count(l.amount) as entries
 from customers c
 left join ledger_entries l on l.shop_id = c.shop_id and l.customer_id = c.id
-where c.shop_id = %(shop)s
+where c.shop_id = %(shop)s and c.merged_into is null and c.redacted_at is null
 group by c.shop_id, c.id, c.shopify_customer_id, c.current_balance
 order by c.shopify_customer_id
 """

@@ -13,6 +13,9 @@ import psycopg
 from metafield_sync.db.database import ShopId
 from metafield_sync.db.migrate import CONNECT_TIMEOUT_S
 from metafield_sync.shops.registry import Shop, list_shops
+from metafield_sync.shops.tokens import StoredToken, find_token
+from metafield_sync.sync.incoming import ErrandStanding, InboxStanding, errand_standings, inbox_standing
+from metafield_sync.sync.install.store import Installation, find_installation
 from metafield_sync.sync.schedule import workers_alive
 from metafield_sync.sync.standing import (
     BackfillStanding,
@@ -36,6 +39,10 @@ class ShopFigures:
     failures: dict[str, int]
     backfill: BackfillStanding | None
     runs: dict[str, LastRuns]
+    token: StoredToken | None
+    installation: Installation | None
+    inbox: InboxStanding
+    errands: list[ErrandStanding]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,10 @@ async def _figures(conn: psycopg.AsyncConnection, shop: Shop) -> ShopFigures:
             await failures_by_code(conn, shop.id),
             await backfill_standing(conn, shop.id),
             await last_runs(conn, shop.id),
+            await find_token(conn, shop.id),
+            await find_installation(conn, shop.id),
+            await inbox_standing(conn, shop.id),
+            await errand_standings(conn, shop.id),
         )
 
 

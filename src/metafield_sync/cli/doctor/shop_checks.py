@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from metafield_sync.cli.doctor.access_checks import check_access
 from metafield_sync.cli.doctor.findings import Finding, counted, lasting, without_name
 from metafield_sync.cli.doctor.meanings import meaning
 from metafield_sync.sync.outcomes import GONE_CODE
@@ -33,6 +34,7 @@ def check_shop(settings: Settings, figures: ShopFigures, now: datetime) -> list[
     """Everything there is to say about one shop."""
     return [
         _check_age(figures),
+        *check_access(settings, figures),
         *_check_pause(figures),
         *_check_failures(figures),
         *_check_doubt(figures),
@@ -41,6 +43,8 @@ def check_shop(settings: Settings, figures: ShopFigures, now: datetime) -> list[
         _check_budget(figures.standing),
         *(_check_schedule(settings, figures, kind, now) for kind in SCHEDULES),
         *_check_drift(figures.runs["reconcile"], figures.shop.domain),
+        _check_inbox(figures),
+        *_check_errands(figures),
     ]
 
 
@@ -63,7 +67,7 @@ def _check_age(figures: ShopFigures) -> Finding:
 
 def _check_pause(figures: ShopFigures) -> list[Finding]:
     shop = figures.shop
-    if shop.status != "paused":
+    if shop.status != "paused" or shop.paused_code == shop.hold:
         return []
     resume = f"metafield-sync shops resume {shop.domain}"
     if shop.paused_by_staff:
@@ -176,3 +180,42 @@ def _check_drift(runs: LastRuns, domain: str) -> list[Finding]:
     if result["drifted"] > result["repaired"] + result["byKind"]["customer_gone"]:
         return [Finding("drift", "warn", found, f"Run: metafield-sync reconcile --shop {domain} --repair", domain)]
     return [Finding("drift", "ok", found, f"GET /api/sync-runs/{result['runId']}/changes names them.", domain)]
+
+
+def _check_inbox(figures: ShopFigures) -> Finding:
+    inbox, domain = figures.inbox, figures.shop.domain
+    if inbox.failed:
+        found = f"{counted(inbox.failed, 'webhook was', 'webhooks were')} given up after many attempts."
+        cure = (
+            f"See why with: metafield-sync inbox list --failed --shop {domain}. Once that is put right: "
+            f"metafield-sync inbox resend --failed --shop {domain}"
+        )
+        return Finding("webhooks", "warn", found, cure, domain)
+    if inbox.oldest_s > STALE_ALARM_S:
+        found = (
+            f"{counted(inbox.waiting, 'webhook waits', 'webhooks wait')} to be handled, the oldest for "
+            f"{lasting(inbox.oldest_s)}."
+        )
+        cure = f"See that a worker runs, and why with: metafield-sync inbox list --waiting --shop {domain}"
+        return Finding("webhooks", "warn", found, cure, domain)
+    waiting = f"; {inbox.waiting:,} came in just now" if inbox.waiting else ""
+    return Finding("webhooks", "ok", f"Every webhook that came in is handled{waiting}.", shop=domain)
+
+
+def _check_errands(figures: ShopFigures) -> list[Finding]:
+    if figures.shop.status != "active" or figures.shop.hold is not None:
+        # They wait for the shop, which has a line of its own.
+        return []
+    findings: list[Finding] = []
+    for errands in figures.errands:
+        if errands.oldest_s <= STALE_ALARM_S:
+            continue
+        count = errands.failing or errands.waiting
+        found = f"{counted(count, 'errand')} to Shopify ({errands.kind}) stuck for {lasting(errands.oldest_s)}"
+        if errands.error is not None:
+            found = f"{found}: {errands.error.rstrip('.')}"
+            cure = "They are tried again, at last every hour, and nothing is lost meanwhile."
+        else:
+            cure = "See that a worker runs: metafield-sync worker"
+        findings.append(Finding("errands", "warn", f"{found}.", cure, figures.shop.domain))
+    return findings

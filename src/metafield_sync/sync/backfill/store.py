@@ -12,6 +12,8 @@ from psycopg.rows import class_row
 from metafield_sync.sync.lease import require_lease
 
 if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
     from metafield_sync.db.database import Database, ShopId
     from metafield_sync.sync.lease import Lease
 
@@ -75,10 +77,20 @@ from backfills
 where shop_id = %(shop)s and finished_at is null
 """
 
-# What an earlier backfill has read need not be read again: the digests of what was written since are known.
+# What an earlier backfill or the installation has read need not be read again: the digests of what was written since
+# are known.
 BEGIN_BACKFILL = """
 insert into backfills (shop_id, values_read_at)
-select %(shop)s, (select max(b.values_read_at) from backfills b where b.shop_id = %(shop)s)
+select
+  %(shop)s,
+  greatest(
+    (select max(b.values_read_at) from backfills b where b.shop_id = %(shop)s),
+    (
+      select i.read_at
+      from installations i
+      where i.shop_id = %(shop)s and i.finished_at is not null and i.warning is null
+    )
+  )
 where
   (
     select count(*)
@@ -100,6 +112,33 @@ where
 returning
   id, started_at, reading_asked_at, reading_operation, values_read_at, collected_after, collected_at, customers,
   attempts, true as is_due
+"""
+
+
+async def hasten_backfill(conn: AsyncConnection, shop_id: ShopId, operation: str) -> bool:
+    """Have the backfill under way that waits for this operation look at it now; False: none does.
+
+    Without the lease, since it changes nothing but when the holder of the next one looks.
+    """
+    async with conn.cursor() as cur:
+        await cur.execute(HASTEN_BACKFILL, {"shop": shop_id, "operation": operation})
+        return await cur.fetchone() is not None
+
+
+HASTEN_BACKFILL = """
+with file as (
+  update backfill_files f
+  set poll_at = clock_timestamp()
+  where f.shop_id = %(shop)s and f.operation = %(operation)s and f.finished_at is null
+  returning f.backfill_id
+)
+update backfills b
+set next_step_at = clock_timestamp()
+where
+  b.shop_id = %(shop)s
+  and b.finished_at is null
+  and (b.reading_operation = %(operation)s or b.id in (select file.backfill_id from file))
+returning b.id
 """
 
 

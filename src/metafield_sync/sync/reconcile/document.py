@@ -85,7 +85,7 @@ DEFINITION_ENSURED = "select definition_ensured from shops where id = %(shop)s"
 DRIFTS = """
 select d.customer_id, c.shopify_customer_id, d.reason as kind, d.after as expected, d.before as found
 from sync_run_changes d
-join customers c on c.shop_id = d.shop_id and c.id = d.customer_id
+join customers c on c.shop_id = d.shop_id and c.id = d.customer_id and c.redacted_at is null
 where d.shop_id = %(shop)s and d.run_id = %(run)s and d.change = 'drift'
 order by d.customer_id
 limit %(limit)s

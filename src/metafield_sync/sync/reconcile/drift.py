@@ -145,7 +145,8 @@ with compared as materialized (
   join customers c on c.shop_id = %(shop)s and c.shopify_customer_id = t.shopify_customer_id
   join mirror_states m on m.shop_id = c.shop_id and m.customer_id = c.id
   where
-    c.created_at < %(since)s
+    m.status in ('live', 'missing')
+    and c.created_at < %(since)s
     and m.changed_at < %(since)s
     and (m.pushed_at is null or m.pushed_at < %(since)s)
     and (m.attempted_at is null or m.attempted_at < %(since)s)
@@ -286,7 +287,7 @@ async def changes_of_run(
 CHANGES = """
 select d.customer_id, c.shopify_customer_id, d.change, d.before, d.after, d.reason, d.noted_at
 from sync_run_changes d
-join customers c on c.shop_id = d.shop_id and c.id = d.customer_id
+join customers c on c.shop_id = d.shop_id and c.id = d.customer_id and c.redacted_at is null
 where
   d.shop_id = %(shop)s
   and d.run_id = %(run)s

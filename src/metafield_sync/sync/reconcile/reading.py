@@ -159,7 +159,7 @@ async def _by_nodes(reading: _Reading) -> None:
 
 
 async def _customers(db: Database, shop_id: ShopId, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
-    """Up to `limit` customers by our id, and Shopify's."""
+    """Up to `limit` customers by our id, and Shopify's; neither merged nor redacted ones, who are not there."""
     async with db.shop(shop_id) as conn, conn.cursor() as cur:
         await cur.execute(SOME_CUSTOMERS, {"shop": shop_id, "after": after, "limit": limit})
         return await cur.fetchall()
@@ -168,7 +168,11 @@ async def _customers(db: Database, shop_id: ShopId, after: UUID | None, limit: i
 SOME_CUSTOMERS = """
 select id, shopify_customer_id
 from customers
-where shop_id = %(shop)s and (%(after)s::uuid is null or id > %(after)s)
+where
+  shop_id = %(shop)s
+  and (%(after)s::uuid is null or id > %(after)s)
+  and merged_into is null
+  and redacted_at is null
 order by id
 limit %(limit)s
 """

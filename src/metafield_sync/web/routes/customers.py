@@ -9,7 +9,13 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from metafield_sync.customers.identity import CustomerId, CustomerNotFound, ShopifyCustomerId, ensure_customer
+from metafield_sync.customers.identity import (
+    CustomerId,
+    CustomerNotFound,
+    CustomerRedacted,
+    ShopifyCustomerId,
+    ensure_customer,
+)
 from metafield_sync.customers.identity import require_customer as require
 from metafield_sync.ledger.statements import balance_as_of, statement_page
 from metafield_sync.sync.standing import customer_page, one_standing
@@ -37,7 +43,7 @@ router = APIRouter(tags=["customers"], dependencies=API)
     responses={
         200: {"model": CustomerOut, "description": "It was there already"},
         201: {"model": CustomerOut, "description": "Created"},
-        **error_responses(413, 415),
+        **error_responses(410, 413, 415),
     },
 )
 async def create_customer(caller: CallerIs, parts: Parts, body: CustomerIn) -> Response:
@@ -62,12 +68,12 @@ async def list_customers(
     cursor: Cursor = None,
     limit: Limit = PAGE_ROWS_DEFAULT,
 ) -> Response:
-    """A page of customers, or the one with a Shopify id."""
+    """A page of customers, merged ones left out; or the one with a Shopify id, of a merged one the survivor."""
     async with parts.db.shop(caller.shop_id) as conn:
         if shopify_customer_id is not None:
             try:
                 found = [await one_standing(conn, caller.shop_id, shopify_customer_id=int(shopify_customer_id))]
-            except CustomerNotFound:
+            except (CustomerNotFound, CustomerRedacted):
                 found = []
             return answer(CustomersOut(customers=[CustomerOut.of(one) for one in found], next_cursor=None))
         (after,) = read_cursor(cursor, UUID) or (None,)
@@ -79,7 +85,7 @@ async def list_customers(
 @router.get(
     "/api/customers/{customerId}",
     operation_id="getCustomer",
-    responses={200: {"model": CustomerAsOfOut}, **error_responses(404)},
+    responses={200: {"model": CustomerAsOfOut}, **error_responses(404, 410)},
 )
 async def get_customer(
     caller: CallerIs,
@@ -90,7 +96,7 @@ async def get_customer(
         Query(alias="asOf", description="The balance and sequence of this time, by `createdAt`."),
     ] = None,
 ) -> Response:
-    """One customer."""
+    """One customer. A merged one has the status `merged`, and `mergedInto` names who has the points."""
     async with parts.db.shop(caller.shop_id) as conn:
         standing = await one_standing(conn, caller.shop_id, customer_id=customerId)
         if as_of is None:
@@ -103,7 +109,7 @@ async def get_customer(
 @router.get(
     "/api/customers/{customerId}/ledger",
     operation_id="listEntries",
-    responses={200: {"model": EntriesOut}, **error_responses(404)},
+    responses={200: {"model": EntriesOut}, **error_responses(404, 410)},
 )
 async def list_entries(
     caller: CallerIs,
@@ -127,7 +133,7 @@ async def list_entries(
     responses={
         200: {"model": CustomerSyncOut},
         502: {"model": CustomerSyncOut, "description": "Shopify refused"},
-        **error_responses(404),
+        **error_responses(404, 410),
     },
 )
 async def sync_customer_now(

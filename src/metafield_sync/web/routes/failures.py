@@ -36,7 +36,7 @@ async def list_failures(
 @router.post(
     "/api/sync-failures/{customerId}/dismiss",
     operation_id="dismissFailure",
-    responses={200: {"model": DismissedOut}, **error_responses(404, 409)},
+    responses={200: {"model": DismissedOut}, **error_responses(404, 409, 410)},
 )
 async def dismiss(
     caller: CallerIs,

@@ -31,7 +31,7 @@ router = APIRouter(tags=["ledger"], dependencies=API)
 POSTED = {
     200: {"model": PostedOut, "description": "Processed before; nothing was changed"},
     201: {"model": PostedOut, "description": "Recorded"},
-    **error_responses(404, 409, 413, 415),
+    **error_responses(404, 409, 410, 413, 415),
 }
 
 

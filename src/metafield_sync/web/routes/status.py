@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import Field
 
+from metafield_sync.sync.incoming import ErrandStanding, InboxStanding, errand_standings, inbox_standing
 from metafield_sync.sync.schedule import workers_alive
 from metafield_sync.sync.standing import (
     STALE_ALARM_S,
@@ -94,6 +95,40 @@ class BackfillOut(Document):
         return cls(**{name: getattr(backfill, name) for name in cls.model_fields})
 
 
+class InboxCountsOut(Document):
+    """Webhooks that are not handled: GET /api/inbox lists them."""
+
+    waiting: int
+    failed: int = Field(description="Given up, until somebody resends them.")
+    oldest_seconds: float = Field(description="Age of the oldest that waits; 0: none.")
+
+    @classmethod
+    def of(cls, inbox: InboxStanding) -> InboxCountsOut:
+        """The document of an inbox."""
+        return cls(waiting=inbox.waiting, failed=inbox.failed, oldest_seconds=round(inbox.oldest_s, 3))
+
+
+class ErrandsOut(Document):
+    """Things of one kind that have to be asked of Shopify and are due, or fail."""
+
+    kind: str
+    waiting: int = Field(description="Due now.")
+    failing: int = Field(description="Failed the last time; tried again, at last every hour.")
+    oldest_seconds: float = Field(description="For how long the oldest of them has been due, or failing.")
+    error: str | None
+
+    @classmethod
+    def of(cls, errands: ErrandStanding) -> ErrandsOut:
+        """The document of a kind of errands."""
+        return cls(
+            kind=errands.kind,
+            waiting=errands.waiting,
+            failing=errands.failing,
+            oldest_seconds=round(errands.oldest_s, 3),
+            error=errands.error,
+        )
+
+
 class StatusOut(Document):
     """How a shop's mirror does.
 
@@ -113,6 +148,8 @@ class StatusOut(Document):
         description="Customers who fail, by Shopify's code or ours; GET /api/sync-failures lists them, with the error."
     )
     backfill: BackfillOut | None
+    inbox: InboxCountsOut
+    errands: list[ErrandsOut]
     budget: BudgetOut | None
     activity: ActivityOut
     workers: int = Field(
@@ -136,6 +173,8 @@ async def status(caller: CallerIs, parts: Parts) -> Response:
         figures = await shop_standing(conn, caller.shop_id)
         failures = await failures_by_code(conn, caller.shop_id)
         backfill = await backfill_standing(conn, caller.shop_id)
+        inbox = await inbox_standing(conn, caller.shop_id)
+        errands = await errand_standings(conn, caller.shop_id)
         workers = await workers_alive(conn)
     runs = await parts.runs.page(caller.shop_id, before=None, limit=LAST_RUNS)
     document = StatusOut(
@@ -147,6 +186,8 @@ async def status(caller: CallerIs, parts: Parts) -> Response:
         customers=_counts(figures),
         failures=failures,
         backfill=None if backfill is None else BackfillOut.of(backfill),
+        inbox=InboxCountsOut.of(inbox),
+        errands=[ErrandsOut.of(one) for one in errands],
         budget=_budget(figures),
         activity=ActivityOut(**{name: figures[name] for name in ActivityOut.model_fields}),
         workers=workers,

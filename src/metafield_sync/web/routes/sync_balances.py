@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from metafield_sync.customers.identity import CustomerId, require_customer
+from metafield_sync.customers.identity import CustomerId, find_survivor
 from metafield_sync.ledger.verification import verify
 from metafield_sync.runtime import Runtime
 from metafield_sync.shops.api_keys import Caller
@@ -27,7 +27,7 @@ RESPONSES = {
     200: {"model": RunResultOut | CustomerSyncOut},
     202: {"model": RunningOut, "description": "The run goes on"},
     502: {"model": CustomerSyncOut, "description": "Shopify refused the one customer"},
-    **error_responses(404),
+    **error_responses(404, 410),
 }
 
 
@@ -62,9 +62,9 @@ async def sync_one(
     verified: bool = False,
     wait_s: float = WAIT_S_DEFAULT,
 ) -> Response:
-    """Sync one customer now, verified first if asked; 502 when Shopify does not take it."""
+    """Sync one customer now, of a merged one the survivor; verified first if asked. 502: Shopify does not take it."""
     async with parts.db.shop(caller.shop_id) as conn:
-        await require_customer(conn, caller.shop_id, CustomerId(customer_id))
+        customer_id = (await find_survivor(conn, caller.shop_id, CustomerId(customer_id))).id
     corrected = await verify(parts.db, caller.shop_id, customer_id=customer_id) if verified else []
     document = CustomerSyncOut.of(await sync_customer(parts.mirror, caller.shop_id, customer_id, wait_s=wait_s))
     if verified:

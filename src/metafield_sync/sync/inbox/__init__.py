@@ -1,0 +1,1 @@
+"""Webhooks: recorded as they come, handled later, each once, in whatever order they came."""
