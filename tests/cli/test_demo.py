@@ -118,6 +118,7 @@ def test_it_goes_on_serving_with_things_to_try(tmp_path: Path) -> None:
         assert f"Port {PORT_DEFAULT} is in use; serving on" in program.out
         assert f"✓ {CUSTOMERS:,} of {CUSTOMERS:,} customers agree." in program.out
         _try(program.out)
+        _earn(program.out, _settings(tmp_path))
         assert stat.S_IMODE((tmp_path / "demo" / "encryption.key").stat().st_mode) == 0o600
         with Program("verify", "--json", environment=clean_environment(**_settings(tmp_path))) as verify:
             assert verify.result().document["total"] == CUSTOMERS
@@ -140,6 +141,24 @@ def _try(shown: str) -> None:
     ]
     assert answers[1]["synced"] is True
     assert answers[3]["data"]["customer"]["metafield"]["value"] == str(answers[1]["balance"])
+
+
+def _earn(shown: str, settings: dict[str, str]) -> None:
+    """An order placed in the shop's pages earns points, and the storefront shows them."""
+    admin = next(re.finditer(r"http\S+/admin/customers/(\d+)", shown))
+    customer, shop = admin[1], settings["SHOPIFY_ADMIN_ORIGIN"].replace("{shop}", "demo.myshopify.com")
+
+    def points() -> int:
+        return httpx.get(f"{shop}/apps/points/balance?customer={customer}", trust_env=False).json()["balance"]
+
+    before = points()
+    order = {"customer": customer, "title_1": "Record", "price_1": "11.77", "quantity_1": "2", "paid": "yes"}
+    assert httpx.post(f"{shop}/admin/orders", data=order, trust_env=False).status_code == httpx.codes.SEE_OTHER
+    deadline = time.monotonic() + PATIENCE_S
+    while points() != before + 23:
+        assert time.monotonic() < deadline, f"{points()}, not {before} + 23"
+        time.sleep(0.05)
+    assert httpx.get(admin[0], trust_env=False).is_success
 
 
 def _curl(words: list[str]) -> Any:

@@ -19,7 +19,7 @@ from metafield_sync.cli.demo import report
 from metafield_sync.cli.demo.comparison import compare
 from metafield_sync.cli.demo.folder import DemoFolder
 from metafield_sync.cli.demo.purchases import points_earned, read_orders
-from metafield_sync.cli.demo.store import SHOP_DOMAIN, DevStore, Plan, started
+from metafield_sync.cli.demo.store import CLIENT_ID, SHOP_DOMAIN, DevStore, Plan, started
 from metafield_sync.cli.output import progress, show_json, stderr, stdout
 from metafield_sync.cli.parts import DONE, FAILURES, JsonOption, Whole, quiet_level
 from metafield_sync.cli.running import run_all
@@ -81,7 +81,8 @@ async def demo(
 
     Starts a PostgreSQL of its own (below DATA_DIR, never DATABASE_URL) and a local stand-in for Shopify, turns 6,919
     real orders of 2,357 customers into ledger entries, one point a whole dollar, pushes every balance, and holds
-    database and Shopify against each other. Then it serves until Ctrl-C, with lines to try. Run again: afresh.
+    database and Shopify against each other. Then it serves until Ctrl-C, with lines to try, and the shop sends it
+    webhooks: an order placed in its pages earns points. Run again: afresh.
     """
     began = time.monotonic()
     given = Settings.load()
@@ -138,6 +139,9 @@ async def _set_up(
         data_dir=folder.root,
         port=bound.port,
         shopify_admin_origin=store.admin_origin,
+        shopify_api_key=CLIENT_ID,
+        shopify_api_secret=store.client_secret,
+        shopify_api_secret_old=None,
         encryption_keys=(folder.encryption_key(),),
     )
     folder.write_environment(
@@ -146,6 +150,8 @@ async def _set_up(
             "DATABASE_OWNER_URL": "",
             "DATA_DIR": str(folder.root),
             "SHOPIFY_ADMIN_ORIGIN": store.admin_origin,
+            "SHOPIFY_API_KEY": CLIENT_ID,
+            "SHOPIFY_API_SECRET": store.client_secret,
             "ENCRYPTION_KEYS": settings.encryption_keys[0],
         }
     )
@@ -217,6 +223,7 @@ async def _mirror_the_rest(runtime: Runtime, shop: Shop, customers: Sequence[int
 
 async def _show_around(stage: Stage, outcome: report.Outcome, folder: DemoFolder, console: Console) -> None:
     runtime = stage.runtime
+    await stage.store.connect_app(stage.served.address)
     customer = outcome.rows[0]
     async with runtime.db.shop(stage.shop.id) as conn:
         key = await create_key(conn, stage.shop.id, name="demo", scope="write")

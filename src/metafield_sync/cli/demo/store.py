@@ -15,6 +15,7 @@ import httpx
 from metafield_sync.cli.parts import WRONG
 from metafield_sync.errors import AppError
 from metafield_sync.shopify import customer_id_of
+from metafield_sync.sync.inbox.fields import FIELDS, include_fields
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Plan = Literal["standard", "advanced", "plus", "enterprise"]
 
 SHOP_DOMAIN = "demo.myshopify.com"
+CLIENT_ID = "metafield-sync-demo"
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 5
 CALL_TIMEOUT_S = 30
@@ -72,18 +74,36 @@ class Spent:
 
 
 class DevStore:
-    """A running devstore with one shop."""
+    """A running devstore with one shop, and the app in it. `client_secret` signs what it sends the app."""
 
-    def __init__(self, http: httpx.AsyncClient, origin: str, token: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, origin: str, token: str, client_secret: str) -> None:
         self._http = http
         self.origin = origin
         self.token = token
+        self.client_secret = client_secret
         self.admin_origin = f"{origin}/{{shop}}"
         self._control = f"{origin}/_devstore"
 
     def graphql_url(self, api_version: str) -> str:
         """Where the shop's Admin API is."""
         return f"{self.origin}/{SHOP_DOMAIN}/admin/api/{api_version}/graphql.json"
+
+    @property
+    def admin_url(self) -> str:
+        """The pages of the shop's staff."""
+        return f"{self.origin}/{SHOP_DOMAIN}/admin"
+
+    @property
+    def storefront_url(self) -> str:
+        """The pages of its shoppers."""
+        return f"{self.origin}/{SHOP_DOMAIN}"
+
+    async def connect_app(self, address: str) -> None:
+        """Tell it where the app is: from now on it is sent webhooks, and asked for what the shop's pages show."""
+        subscriptions = [
+            {"topic": topic, "uri": "/webhooks", "includeFields": include_fields(topic)} for topic in FIELDS
+        ]
+        await self._call("PATCH", "/app", {"url": address, "title": "Points", "subscriptions": subscriptions})
 
     async def add_customers(self, ids: Sequence[int], tell: Callable[[int, int], None]) -> None:
         """Create customers with these numbers."""
@@ -154,8 +174,9 @@ async def started(plan: Plan, log: Path) -> AsyncGenerator[DevStore]:
     Raises:
         DevStoreFailed: it does not start; the detail says why.
     """
-    token = f"shpat_{secrets.token_hex(16)}"
+    token, client_secret = f"shpat_{secrets.token_hex(16)}", f"shpss_{secrets.token_hex(16)}"
     command = [sys.executable, "-m", "devstore", "--shop", f"{SHOP_DOMAIN}:{token}", "--plan", plan]
+    command += ["--client-id", CLIENT_ID, "--client-secret", client_secret]
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
             "/bin/sh",
@@ -172,7 +193,7 @@ async def started(plan: Plan, log: Path) -> AsyncGenerator[DevStore]:
         origin = await _origin(process, log)
         async with httpx.AsyncClient(timeout=CALL_TIMEOUT_S, trust_env=False) as http:
             try:
-                yield DevStore(http, origin, token)
+                yield DevStore(http, origin, token, client_secret)
             except httpx.HTTPError as error:
                 raise DevStoreFailed(f"The devstore does not answer ({type(error).__name__}). See {log}.") from error
     finally:
