@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastapi import APIRouter
 
 from metafield_sync.settings import Settings
 from metafield_sync.shopify.app import FlowRequest
@@ -19,6 +20,7 @@ from metafield_sync.sync.inbox.handlers import HANDLERS
 from metafield_sync.sync.install.scopes import WANTED_SCOPES
 from metafield_sync.web import routes
 from metafield_sync.web.routes.flow import read_adjustment
+from metafield_sync.web.routes.webhooks import WEBHOOKS
 
 if TYPE_CHECKING:
     from graphql import GraphQLSchema
@@ -44,10 +46,13 @@ def subscribed() -> dict[str, tuple[str, ...] | None]:
     }
 
 
+NONE = APIRouter()
+
+
 def served() -> set[tuple[str, str]]:
     """Each address under /, with the method it answers to."""
     modules = [import_module(f"{routes.__name__}.{module.name}") for module in pkgutil.iter_modules(routes.__path__)]
-    found: list[Any] = [route for module in modules for route in module.router.routes]
+    found: list[Any] = [WEBHOOKS, *(route for module in modules for route in getattr(module, "router", NONE).routes)]
     return {(method, route.path) for route in found for method in route.methods}
 
 

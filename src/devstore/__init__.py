@@ -128,6 +128,7 @@ GET /shops/D/flow/runs       runs of Flow actions and their outcomes
 POST /shops/D/flow/runs      ``handle, properties, actionRunId?``: start one and wait for its first outcome
 POST …/flow/runs/retry       send those that wait again now
 GET /shops/D/flow/triggers   triggers the app fired
+PUT /shops/D/flow/workflow   ``enabled``: a workflow with the app's trigger is turned on, or off, and the app told
 PUT /latency                 ``ms``, or ``minMs, maxMs, seed?``
 POST /faults                 a rule, see `Fault`, in camelCase: ``answer`` (status, drop, throttled, garbage,
                              normal), ``apply`` (never, first, later), ``status, retryAfter, laterMs, holdMs,

@@ -59,6 +59,7 @@ class App:
         proxy_subpath: second part of them: `/apps/points/…`.
         proxy_path: what they lead to, below `url`.
         flow_actions: path of each of its Flow actions below `url`, by handle.
+        flow_lifecycle: path of its lifecycle callback for Flow triggers below `url`; None if it has none.
         same_organization: it belongs to the shops' owner, who may then use client credentials.
     """
 
@@ -75,6 +76,7 @@ class App:
     proxy_prefix: str = "apps"
     proxy_subpath: str = "points"
     proxy_path: str = "/proxy"
+    flow_lifecycle: str | None = "/flow/lifecycle"
     flow_actions: dict[str, str] = field(default_factory=lambda: {"adjust-points": "/flow/adjust-points"})
     same_organization: bool = True
 

@@ -182,6 +182,17 @@ class AppControl:
         await flow.settle()
         return answer({"retried": retried})
 
+    async def announce(self, request: Request) -> Response:
+        """Turn the workflows with the app's trigger on or off, and tell the app."""
+        enabled = (await read_body(request)).get("enabled")
+        if not isinstance(enabled, bool):
+            raise BadRequestError("enabled must be true or false")
+        try:
+            outcome = await self._shop(request).flow.announce(has_enabled_flow=enabled)
+        except NoSuchActionError as error:
+            raise BadRequestError(str(error)) from error
+        return answer({"status": outcome.status, "error": outcome.error})
+
     async def triggers(self, request: Request) -> Response:
         """List the triggers the app fired."""
         fired = self._shop(request).flow.triggers
@@ -222,6 +233,7 @@ def app_control_routes(world: World) -> list[Route]:
         ("POST", f"{flow}/runs", control.run),
         ("POST", f"{flow}/runs/retry", control.retry_runs),
         ("GET", f"{flow}/triggers", control.triggers),
+        ("PUT", f"{flow}/workflow", control.announce),
     ]
     return [Route(f"{PREFIX}{path}", guarded(handler), methods=[method]) for method, path, handler in table]
 

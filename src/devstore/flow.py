@@ -14,7 +14,7 @@ from http import HTTPStatus
 from uuid import uuid4
 
 from devstore.app import App
-from devstore.clock import Clock
+from devstore.clock import Clock, timestamp
 from devstore.courier import Courier, Outcome
 from devstore.outbox import Outbox
 from devstore.signing import body_signature
@@ -122,6 +122,26 @@ class Flow:
         self._outbox.put(started)
         return started
 
+    async def announce(self, *, has_enabled_flow: bool) -> Outcome:
+        """A workflow with the app's trigger is turned on, or the last one off: the app is told, and has to agree.
+
+        Raises:
+            NoSuchActionError: the app is nowhere, or wants no lifecycle callbacks.
+        """
+        url = None if self._app.flow_lifecycle is None else self._app.address(self._app.flow_lifecycle)
+        if url is None:
+            raise NoSuchActionError("the app has no url, or no lifecycle callback for Flow")
+        body = compact(
+            {
+                "flow_trigger_definition_id": "points-balance-changed",
+                "has_enabled_flow": has_enabled_flow,
+                "shop_id": self._number,
+                "shopify_domain": self._domain,
+                "timestamp": timestamp(int(self._clock.wall())),
+            }
+        )
+        return await self._courier.carry("POST", url, headers=self._headers(body), body=body, total_s=ANSWER_S)
+
     def receive(self, handle: str, payload: object) -> None:
         """Take a trigger that the app fires."""
         self.triggers.append(Trigger(handle, payload, self._clock.wall()))
@@ -138,12 +158,15 @@ class Flow:
         """Stop everything where it stands."""
         await self._outbox.close()
 
-    async def _send(self, run: ActionRun) -> float | None:
-        headers = {
+    def _headers(self, body: bytes) -> dict[str, str]:
+        return {
             "Content-Type": "application/json",
-            "X-Shopify-Hmac-Sha256": body_signature(self._app.client_secret, run.body),
+            "X-Shopify-Hmac-Sha256": body_signature(self._app.client_secret, body),
             "X-Shopify-Shop-Domain": self._domain,
         }
+
+    async def _send(self, run: ActionRun) -> float | None:
+        headers = self._headers(run.body)
         outcome = await self._courier.carry("POST", run.url, headers=headers, body=run.body, total_s=ANSWER_S)
         run.tries.append(outcome)
         status = outcome.status

@@ -16,7 +16,7 @@ import httpx
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from devstore import App, DevStore, ShopSpec
 from metafield_sync.settings import Settings
@@ -43,14 +43,16 @@ APP_BRIDGE = "https://cdn.shopify.com/shopifycloud/app-bridge.js"
 ADDRESS = re.compile(r'"address": ?"(http://[^"]+)"')
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """One browser for the tests of a file. While it is open its loop runs in this thread, and no other can."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         reason = "NO CHROMIUM on this machine (Debian: apt install chromium): what people see is not tested"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
+    expect.set_options(timeout=1_000 * WAIT_S)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=[*CHROMIUM_OPTIONS])
         yield browser

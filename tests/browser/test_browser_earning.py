@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
 
+from conftest import eventually
+
 if TYPE_CHECKING:
     from playwright.sync_api import FrameLocator, Page
 
@@ -85,7 +87,9 @@ def test_points_of_an_earlier_app_wait_for_a_choice_and_are_taken_over(page: Pag
     open_app(page, seen)
     page.get_by_role("button", name="Install app").click()
     app = page.frame_locator("iframe[name=app]")
+    expect(app.get_by_role("heading", level=1)).to_have_text("Your customers show points already")
     app.get_by_role("button", name="Take them over as opening balances").click()
+    expect(app.get_by_role("heading", level=1)).to_have_text("Every balance is kept in step")
     seen.shows_everywhere(3, 120)
     seen.shows_everywhere(4, 7)
     seen.shows_everywhere(5, 0)
@@ -103,3 +107,19 @@ def test_the_app_says_who_has_how_much_and_can_be_installed_again(page: Page, se
     seen.control("POST", "/shops/browsed.myshopify.com/webhooks/settle")
     install(page, seen)
     seen.shows_everywhere(CUSTOMER, 89)
+
+
+def test_flow_is_told_of_what_an_order_changed(page: Page, seen: Seen) -> None:
+    install(page, seen)
+    shop = "/shops/browsed.myshopify.com/flow"
+    assert seen.control("PUT", f"{shop}/workflow", {"enabled": True})["status"] == 200
+    place_order(page, seen, CUSTOMER)
+    page.get_by_role("button", name="Mark as paid").click()
+    seen.shows_everywhere(CUSTOMER, 89)
+    eventually(lambda: seen.control("GET", f"{shop}/triggers") != [], lambda: "nothing was told")
+    (told,) = seen.control("GET", f"{shop}/triggers")
+    assert told["handle"] == "points-balance-changed"
+    assert told["payload"] == {"customer_id": CUSTOMER, "Points balance": 89, "Points change": 89}
+    run = {"handle": "adjust-points", "properties": {"customer_id": str(CUSTOMER), "points": "-9"}}
+    assert seen.control("POST", f"{shop}/runs", run)["status"] == "done"
+    seen.shows_everywhere(CUSTOMER, 80)

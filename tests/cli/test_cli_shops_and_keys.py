@@ -9,6 +9,7 @@ from cli_support import CUSTOMERS, DOMAIN, KEY, OTHER, TOKEN, Store
 from cryptography.fernet import Fernet
 
 from devstore.app import CLIENT_ID, CLIENT_SECRET
+from metafield_sync.cli import installing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +75,17 @@ def test_a_shopify_out_of_reach_does_not_keep_a_shop_out(cli: Cli) -> None:
     assert "with the first push" in added.err
     assert cli("shops", "list", "--json").document["shops"][0]["hasToken"] is True
     assert cli("sync").status == 0
+
+
+def test_a_shopify_that_comes_no_further_with_the_customers_is_left_to_a_worker(
+    cli: Cli, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installing, "QUIET_MAX_S", 2.0)
+    store.control("PATCH", f"/shops/{DOMAIN}/bulk", {"paused": True})
+    added = cli("shops", "add", DOMAIN, "--access-token", TOKEN)
+    assert added.status == 0
+    assert "has come no further with reading them out for 2 s. A worker goes on with it" in " ".join(added.err.split())
+    assert cli("shops", "show", DOMAIN, "--json").document["installation"]["state"] == "installing"
 
 
 @pytest.mark.parametrize(
@@ -254,7 +266,7 @@ def test_a_removed_shop_loses_token_and_keys_and_keeps_its_ledger(
     assert owner.execute("select count(*) from ledger_entries").fetchone() == (1,)
     assert cli("shops", "list", "--json").document == {"shops": []}
     for action in ("pause", "resume", "remove"):
-        assert "has not been added" in cli("shops", action, shop).complaint
+        assert "was removed, or has uninstalled the app" in cli("shops", action, shop).complaint
 
 
 def test_keys_are_created_listed_and_revoked(cli: Cli, shop: str, owner: psycopg.Connection) -> None:

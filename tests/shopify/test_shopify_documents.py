@@ -46,6 +46,7 @@ def test_every_document_is_named_as_one_and_so_gets_validated() -> None:
         "DEFINITION_QUERY",
         "INSTALLATION_QUERY",
         "READ_METAFIELDS_QUERY",
+        "CUSTOMERS_PAGE_QUERY",
         "STAGE_UPLOAD_MUTATION",
         "BULK_RUN_MUTATION",
         "BULK_RUN_QUERY_MUTATION",

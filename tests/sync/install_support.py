@@ -121,10 +121,15 @@ class AppStage:
 
 @asynccontextmanager
 async def open_app_mirror(
-    db: Database, store: DevStore, *, vault: Vault = VAULT, origin: str | None = None
+    db: Database,
+    store: DevStore,
+    *,
+    vault: Vault = VAULT,
+    origin: str | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncGenerator[tuple[Mirror, AppTokens]]:
     """A mirror that can renew tokens, with connections of its own, as another process would have one."""
-    async with httpx.AsyncClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) as http:
+    async with httpx.AsyncClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), transport=transport) as http:
         origin = origin or store.admin_origin
         client = AdminClient(http, origin=origin, api_version="2026-10")
         app = AppTokens(CREDENTIALS, origin, http)
@@ -132,6 +137,15 @@ async def open_app_mirror(
 
 
 @asynccontextmanager
-async def open_app_stage(db: Database, owner: psycopg.Connection, *, customers: int = 30) -> AsyncGenerator[AppStage]:
-    async with DevStore([ShopSpec(DOMAIN, TOKEN, customers=customers)]) as store, open_app_mirror(db, store) as parts:
+async def open_app_stage(
+    db: Database,
+    owner: psycopg.Connection,
+    *,
+    customers: int = 30,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> AsyncGenerator[AppStage]:
+    async with (
+        DevStore([ShopSpec(DOMAIN, TOKEN, customers=customers)]) as store,
+        open_app_mirror(db, store, transport=transport) as parts,
+    ):
         yield AppStage(db, owner, store, *parts)

@@ -235,3 +235,43 @@ def money_bag(cents: int) -> Json:
 
 def gid(kind: str, number: int) -> str:
     return f"gid://shopify/{kind}/{number}"
+
+
+def shopifys_sample() -> Json:
+    """`orders/paid` as Shopify's documentation has it: its lines say neither their quantity nor a plain price."""
+    money = {"shop_money": {"amount": "414.95", "currency_code": "USD"}}
+    return {
+        "id": 820982911946154508,
+        "admin_graphql_api_id": "gid://shopify/Order/820982911946154508",
+        "test": False,
+        "currency": "USD",
+        "financial_status": "paid",
+        "confirmed": True,
+        "cancelled_at": None,
+        "cancel_reason": None,
+        "current_subtotal_price": "414.95",
+        "current_subtotal_price_set": money | {"presentment_money": {"amount": "414.95", "currency_code": "USD"}},
+        "subtotal_price": "414.95",
+        "current_total_price": "414.95",
+        "total_discounts_set": money,
+        "taxes_included": False,
+        "total_tip_received": "0.00",
+        "customer": {
+            "id": 115310627314723954,
+            "admin_graphql_api_id": "gid://shopify/Customer/115310627314723954",
+        },
+        "line_items": [
+            {
+                "id": 866550311766439020,
+                "admin_graphql_api_id": "gid://shopify/LineItem/866550311766439020",
+                "current_quantity": 1,
+                "gift_card": False,
+                "price_set": money,
+                "discount_allocations": [{"amount_set": money}],
+            }
+        ],
+        "refunds": [],
+        "returns": [],
+        "source_name": "web",
+        "updated_at": at(1),
+    }

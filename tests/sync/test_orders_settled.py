@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from order_world import EPOCH, Line, Refund, World, at
+from order_world import EPOCH, Line, Refund, World, shopifys_sample
 
 from metafield_sync.db.database import again_after_deadlock
 from metafield_sync.ledger.posting import POINTS_MAX, Posting, post
 from metafield_sync.rewards.rule import EarningRule
+from metafield_sync.sync.inbox.fields import trim
 from metafield_sync.sync.orders.applying import apply_order, apply_refund
 from metafield_sync.sync.orders.earnings import forget_customer
-from metafield_sync.sync.orders.reading import OrderUnreadable, read_order, read_refund
+from metafield_sync.sync.orders.reading import read_order, read_refund
 from metafield_sync.sync.orders.rules import list_rules, rule_of_order, save_rule
 from metafield_sync.sync.orders.standing import OrderUnknown, order_standing
 from metafield_sync.sync.people.merges import merge_customers
+from metafield_sync.sync.people.redaction import redact_customer
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -86,6 +88,11 @@ class Shop:
 
     def balances(self) -> dict[int | None, int]:
         return dict(self.owner.execute("select shopify_customer_id, current_balance from customers").fetchall())
+
+    def wants_reading(self) -> bool:
+        """Whether Shopify is to be asked for an order."""
+        wanted = self.owner.execute("select count(*) from orders where read_wanted_at is not null").fetchone()
+        return wanted != (0,)
 
     async def standing(self, number: int = ORDER) -> OrderStanding:
         async with self.db.shop(self.shop_id) as conn:
@@ -327,41 +334,89 @@ async def test_rules_are_history_for_the_application(db: Database, shop_id: Shop
                 await conn.execute(statement)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("id", "1001"),
-        ("id", 0),
-        ("id", True),
-        ("updated_at", None),
-        ("updated_at", "yesterday"),
-        ("current_subtotal_price_set", {"shop_money": {"amount": "NaN"}}),
-        ("current_subtotal_price_set", {"shop_money": {"amount": 1.5}}),
-        ("current_subtotal_price_set", {"shop_money": {"amount": "1e9"}}),
-        ("current_subtotal_price_set", {"shop_money": {"amount": "9" * 40}}),
-        ("line_items", [None]),
-        ("line_items", [{"quantity": -1, "current_quantity": 0, "price": "1"}]),
-        ("refunds", {}),
-        ("customer", {"id": "gid"}),
-        ("total_outstanding", "a lot"),
-    ],
-)
-def test_an_order_that_makes_no_sense_is_refused_by_the_name_of_the_field(field: str, value: Any) -> None:
-    with pytest.raises(OrderUnreadable, match="The field"):
-        read_order(World(ORDER).order_payload() | {field: value})
+async def test_shopifys_own_sample_of_a_paid_order_earns(shop: Shop, rule: EarningRule) -> None:
+    assert rule
+    assert await shop.hand(trim("orders/paid", shopifys_sample())) == "order 820982911946154508: +414 points"
+    assert shop.balances() == {115310627314723954: 414}
 
 
-def test_plain_amounts_are_read_where_sets_are_missing() -> None:
-    payload = World(ORDER).order_payload()
-    del payload["current_subtotal_price_set"]
-    assert read_order(payload | {"current_subtotal_price": "12.30"}).facts.subtotal == Decimal("12.30")
-    number, facts = read_refund(
-        {
-            "id": 1,
-            "order_id": 2,
-            "created_at": at(0),
-            "refund_line_items": [{"subtotal": Decimal("89.99"), "total_tax": 0, "line_item": {"gift_card": False}}],
-            "order_adjustments": [{"kind": "shipping_refund", "amount": "-9.00"}, {"amount": "-1.00"}],
-        }
-    )
-    assert (number, facts.goods, facts.adjustment) == (2, Decimal("89.99"), Decimal("-1.00"))
+@pytest.mark.parametrize("refund_first", [True, False])
+async def test_a_state_later_than_a_refund_it_does_not_list_is_believed_and_shopify_is_asked(
+    shop: Shop, world: World, *, refund_first: bool
+) -> None:
+    await shop.told(world)
+    alone = refund(world, {0: 1})
+    world.refunds.clear()
+    if refund_first:
+        await shop.refunded(alone)
+        assert shop.balances() == {ANNA: 20}
+        await shop.told(world)
+    else:
+        await shop.told(world)
+        await shop.refunded(alone)
+    assert shop.balances() == {ANNA: 20}
+    assert shop.wants_reading()
+    async with shop.db.shop(shop.shop_id) as conn:
+        row = await (await conn.execute("select clock_timestamp()")).fetchone()
+        assert row is not None
+        await apply_order(conn, shop.shop_id, read_order(world.order_payload()), read_at=row[0])
+    assert not shop.wants_reading(), "what Shopify answers settles it"
+    world.lines[0].quantity = 3
+    await shop.told(world)
+    assert not shop.wants_reading(), "a refund is asked about once"
+    assert shop.balances() == {ANNA: 20}
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_of_two_states_of_one_second_the_one_with_what_is_never_undone_is_later(
+    shop: Shop, world: World, *, is_first: bool
+) -> None:
+    await shop.told(world)
+    sold = deepcopy(world.order_payload())
+    refund(world, {0: 1})
+    refunded = world.order_payload() | {"updated_at": sold["updated_at"]}
+    cancelled = refunded | {"cancelled_at": sold["updated_at"], "id": 1002}
+    for states in ((sold, refunded), (refunded | {"id": 1002}, cancelled)):
+        for state in states if is_first else reversed(states):
+            await shop.hand(state)
+    assert shop.balances() == {ANNA: 20}
+    assert not shop.wants_reading()
+
+
+async def test_of_two_states_of_one_second_that_each_go_further_shopify_is_asked(shop: Shop, world: World) -> None:
+    await shop.told(world)
+    sold = deepcopy(world.order_payload())
+    assert "Shopify is asked" in await shop.hand(sold | {"current_subtotal_price_set": {"shop_money": {"amount": "1"}}})
+    refund(world, {0: 1})
+    refunded = world.order_payload() | {"updated_at": sold["updated_at"]}
+    assert await shop.hand(refunded) == "order 1001: -20 points"
+    assert "Shopify is asked" in await shop.hand(sold | {"cancelled_at": sold["updated_at"]})
+    assert shop.wants_reading()
+
+
+async def test_a_question_stays_open_when_another_state_of_that_second_is_the_later_one(
+    shop: Shop, world: World
+) -> None:
+    await shop.told(world)
+    sold = deepcopy(world.order_payload())
+    await shop.hand(sold | {"current_subtotal_price_set": {"shop_money": {"amount": "1"}}})
+    await shop.hand(sold | {"cancelled_at": sold["updated_at"]})
+    assert shop.wants_reading()
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_an_order_of_somebody_redacted_is_not_linked_to_them_again(
+    shop: Shop, world: World, *, is_known: bool
+) -> None:
+    if is_known:
+        world.customer = BERT
+        await shop.told(world)
+    async with shop.db.shop(shop.shop_id) as conn:
+        await redact_customer(conn, shop.shop_id, ANNA)
+    world.customer = ANNA
+    assert "redacted" in await shop.told(world)
+    assert shop.owner.execute("select shopify_customer_id, facts, is_forgotten from orders").fetchall() == [
+        (None, None, True)
+    ]
+    assert "redacted" in await shop.refunded(refund(world, {0: 1}))
+    assert ANNA not in shop.balances()

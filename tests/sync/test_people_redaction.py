@@ -203,7 +203,7 @@ async def test_what_comes_late_does_not_bring_a_redacted_customer_back(
     assert [isinstance(outcome, PostingToRedactedCustomer) for outcome in outcomes] == [True] * 4 + [False]
     with pytest.raises(PostingToRedactedCustomer):
         await reverse(inbox.db, shop_id, "test", f"{mary}-1", reason="undo")
-    assert "not brought back" in await handled(inbox, "customers/create", {"id": MARY})
+    assert await handled(inbox, "customers/create", {"id": MARY}) == "redacted"
     await handled(inbox, "customers/delete", {"id": MARY})
     await handled(inbox, "customers/data_request", {"customer": {"id": MARY}, "data_request": {"id": 10_000}})
     async with inbox.db.shop(shop_id) as conn:
@@ -262,3 +262,30 @@ async def test_the_document_to_hand_over_has_everything_and_no_other_shops(inbox
     async with inbox.db.shop(other.id) as conn:
         with pytest.raises(DataRequestNotFound):
             await get_data_request(conn, other.id, 9999)
+
+
+async def test_of_what_comes_about_a_redacted_customer_later_nothing_is_kept(
+    inbox: Inbox, owner: psycopg.Connection
+) -> None:
+    kept = 7_000_000_000_008
+    await handled(inbox, "customers/create", {"id": MARY})
+    await handled(inbox, "customers/redact", redact(MARY, ORDER))
+    late: list[tuple[str, dict[str, Any]]] = [
+        ("customers/create", {"id": MARY}),
+        ("customers/delete", {"id": MARY}),
+        (
+            "customers/merge",
+            {
+                "admin_graphql_api_customer_kept_id": f"gid://shopify/Customer/{kept}",
+                "admin_graphql_api_customer_deleted_id": f"gid://shopify/Customer/{MARY}",
+                "status": "completed",
+                "errors": [],
+            },
+        ),
+        ("refunds/create", {"id": 5, "order_id": ORDER, "created_at": "2026-11-20T10:00:00Z"}),
+    ]
+    for topic, payload in late:
+        assert await handled(inbox, topic, payload) == "redacted"
+    assert where_it_stands(owner, MARY) == []
+    await handled(inbox, "customers/create", {"id": kept})
+    assert where_it_stands(owner, kept) != []

@@ -45,7 +45,9 @@ KEPT_REFUND = {
     "id": 890088186047892319,
     "created_at": "2026-11-22T10:00:00Z",
     "processed_at": "2026-11-22T10:00:00Z",
-    "order_adjustments": [{"id": 1, "kind": "refund_discrepancy", "amount": "-1.00", "amount_set": KEPT_PRICE}],
+    "order_adjustments": [
+        {"id": 1, "kind": "refund_discrepancy", "amount": "-1.00", "amount_set": KEPT_PRICE, "reason": "x"}
+    ],
     "refund_line_items": [
         {
             "id": 866550311766439020,
@@ -66,6 +68,8 @@ ORDER = {
     "currency": "EUR",
     "updated_at": "2026-11-22T10:00:00Z",
     "current_subtotal_price_set": PRICE,
+    "current_total_tax": "1.58",
+    "current_total_tax_set": PRICE,
     "note": "leave it with Ada's neighbour",
     "note_attributes": [{"name": "gift message", "value": "Dear Ada"}],
     "browser_ip": "192.0.2.1",
@@ -100,6 +104,8 @@ def test_an_order_keeps_what_it_earns_by_and_nobodys_person(topic: str) -> None:
         "currency": "EUR",
         "updated_at": "2026-11-22T10:00:00Z",
         "current_subtotal_price_set": KEPT_PRICE,
+        "current_total_tax": "1.58",
+        "current_total_tax_set": KEPT_PRICE,
         "customer": {"id": 115310627314723954},
         "line_items": [
             {

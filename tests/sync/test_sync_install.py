@@ -290,9 +290,10 @@ async def test_a_start_without_an_answer_is_looked_for_before_another(stage: App
 
 
 async def test_a_shopify_that_takes_no_such_query_is_said_and_the_shop_goes_live(stage: AppStage) -> None:
-    stage.store.world.faults.add(Fault(FaultAnswer.GARBAGE, operation="bulkOperationRunQuery", times=None))
+    for operation in ("bulkOperationRunQuery", "customers"):
+        stage.store.world.faults.add(Fault(FaultAnswer.GARBAGE, operation=operation, times=None))
     shop_id = (await stage.give_token()).shop.id
-    assert await see_through_trouble(stage, shop_id) == STARTS_UNKNOWN_MAX - 1
+    assert await see_through_trouble(stage, shop_id) == 2 * (STARTS_UNKNOWN_MAX - 1)
     assert (await stage.shop(shop_id)).status == "active"
     installation = await stage.installation(shop_id)
     assert "from their first posting on" in (installation.warning or "")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx
+import jwt
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
@@ -183,11 +185,81 @@ async def test_outside_the_admin_it_says_where_to_open_it(staff: Staff, path: st
     assert await staff.sql("select count(*) from shops") == [(0,)]
 
 
-async def test_a_forged_token_installs_nothing(staff: Staff) -> None:
-    forged = staff.address().replace("id_token=", "id_token=eyJhbGciOiJub25lIn0.e30.&was=")
-    answer = await staff.http.get(forged)
-    assert answer.status_code == 302, "Shopify's own page fetches a good one, if this is its frame"
+def signed(
+    changes: dict[str, Any] | None = None, *, without: str = "", secret: str = CLIENT_SECRET, algorithm: str = "HS256"
+) -> str:
+    """An ID token that is good now, but for the changes."""
+    now = int(time.time())
+    claims = {
+        "iss": f"https://{DOMAIN}/admin",
+        "dest": f"https://{DOMAIN}",
+        "aud": CLIENT_ID,
+        "sub": "42",
+        "exp": now + 60,
+        "nbf": now,
+        "iat": now,
+        "jti": "1",
+        "sid": "1",
+    }
+    claims |= changes or {}
+    claims.pop(without, None)
+    return jwt.encode(claims, None if algorithm == "none" else secret, algorithm=algorithm)  # pyright: ignore[reportArgumentType]
+
+
+def in_s(seconds: int) -> int:
+    return int(time.time()) + seconds
+
+
+FORGERIES: dict[str, Callable[[], str]] = {
+    "expired": lambda: signed({"exp": in_s(-60), "nbf": in_s(-120), "iat": in_s(-120)}),
+    "not yet good": lambda: signed({"nbf": in_s(120)}),
+    "issued in the future": lambda: signed({"iat": in_s(500)}),
+    "unsigned": lambda: signed(algorithm="none"),
+    "signed with another secret": lambda: signed(secret=CLIENT_SECRET[::-1]),
+    "signed in another way": lambda: signed(algorithm="HS512"),
+    "for another app": lambda: signed({"aud": "other"}),
+    "of another issuer": lambda: signed({"iss": f"https://{OTHER}/admin"}),
+    "without an end": lambda: signed(without="exp"),
+    "not ASCII": lambda: f"{signed()}é",
+    "of another shop": lambda: signed({"iss": f"https://{OTHER}/admin", "dest": f"https://{OTHER}"}),
+    "malformed": lambda: "eyJhbGciOiJub25lIn0.e30.",
+}
+
+
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
+@pytest.mark.parametrize("how", FORGERIES)
+async def test_a_token_that_is_no_good_is_refused_and_writes_nothing(staff: Staff, how: str) -> None:
+    query = {"shop": DOMAIN, "host": "YWRtaW4", "embedded": "1"}
+    install(staff.store.shop(OTHER))
+    answer = await staff.http.get("/app", params=query | {"id_token": FORGERIES[how]()})
+    assert answer.status_code == 401
     assert await staff.sql("select count(*) from shops") == [(0,)]
+    assert await staff.sql("select count(*) from errands") == [(0,)]
+    assert staff.store.shop(OTHER).installation.grants() == []
+    good = await staff.http.get("/app", params=query | {"id_token": signed()})
+    assert good.status_code == 200, "but for that it is a good one"
+
+
+async def test_a_tab_left_open_fetches_another_token_from_the_page_that_refuses_the_old_one(staff: Staff) -> None:
+    query = {"shop": DOMAIN, "host": "YWRtaW4", "embedded": "1"}
+    answer = await staff.http.get("/app", params=query | {"id_token": FORGERIES["expired"]()})
+    assert f"https://{DOMAIN}" in answer.headers["Content-Security-Policy"]
+    assert "Location" not in answer.headers
+    found = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', answer.text)
+    assert found is not None
+    address = html.unescape(found[1])
+    assert "id_token=" not in address
+    fetching = await staff.http.get(httpx.URL(address).raw_path.decode())
+    assert fetching.status_code == 200
+    assert f'data-api-key="{CLIENT_ID}"' in fetching.text
+
+
+async def test_a_refusal_lets_no_stranger_frame_it(staff: Staff) -> None:
+    query = {"shop": "evil.example.com", "host": "YWRtaW4", "id_token": FORGERIES["expired"]()}
+    answer = await staff.http.get("/app", params=query)
+    assert answer.status_code == 401
+    assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'none'"
+    assert "evil" not in answer.text
 
 
 async def test_a_shopify_that_does_not_answer_is_said_in_the_page(staff: Staff) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from app_calls import DOMAIN, FOREIGN_SECRET, OLD_SECRET, run_flow
+from app_calls import DOMAIN, FOREIGN_SECRET, OLD_SECRET, SECRET, run_flow
 
+from devstore.signing import body_signature
 from metafield_sync.ledger.posting import POINTS_MAX
 from metafield_sync.shops.registry import add_shop, remove_shop
 
@@ -161,3 +163,45 @@ async def test_while_the_database_is_away_flow_is_asked_to_try_again(api: Api, o
     )
     assert (await run_flow(api.anonymous, GIVEN, run="run-2")).status_code == 503
     assert (await run_flow(api.anonymous, GIVEN, run="run-2")).json()["balance"] == 20
+
+
+async def say_lifecycle(api: Api, *, secret: str = SECRET, **changes: Any) -> tuple[int, dict[str, Any]]:
+    told = {
+        "flow_trigger_definition_id": "points-balance-changed",
+        "has_enabled_flow": True,
+        "shop_id": "1",
+        "shopify_domain": DOMAIN,
+        "timestamp": "2026-11-22T18:00:00Z",
+        **changes,
+    }
+    body = json.dumps(told).encode()
+    headers = {"X-Shopify-Hmac-Sha256": body_signature(secret, body)}
+    answer = await api.anonymous.post("/flow/lifecycle", content=body, headers=headers)
+    return answer.status_code, answer.json()
+
+
+async def test_flow_says_whether_a_workflow_listens_and_the_newest_word_counts(
+    api: Api, owner: psycopg.Connection
+) -> None:
+    listens = "select has_enabled_flow from flow_triggers"
+    assert await say_lifecycle(api) == (200, {"message": "Noted"})
+    assert owner.execute(listens).fetchall() == [(True,)]
+    later: dict[str, Any] = {"has_enabled_flow": False, "timestamp": "2026-11-22T18:00:01.5Z"}
+    assert await say_lifecycle(api, **later) == (200, {"message": "Noted"})
+    assert await say_lifecycle(api) == (200, {"message": "Something newer was heard before"})
+    assert owner.execute(listens).fetchall() == [(False,)]
+
+
+async def test_what_flow_did_not_sign_or_does_not_make_sense_changes_nothing(
+    api: Api, owner: psycopg.Connection
+) -> None:
+    assert (await say_lifecycle(api, secret=FOREIGN_SECRET))[0] == 401
+    assert (await say_lifecycle(api, shopify_domain="never-added.myshopify.com"))[0] == 404
+    nonsense_told: list[dict[str, Any]] = [
+        {"has_enabled_flow": "yes"},
+        {"timestamp": "9999-12-31T23:59:59-14:00"},
+        {"timestamp": None},
+    ]
+    for nonsense in nonsense_told:
+        assert (await say_lifecycle(api, **nonsense))[0] == 422
+    assert owner.execute("select 1 from flow_triggers").fetchall() == []

@@ -7,11 +7,14 @@ import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import pytest
 import structlog
 from app_calls import DOMAIN, FOREIGN_SECRET, OLD_SECRET, SECRET, send_webhook
 
 from devstore.signing import body_signature
 from metafield_sync.shops.registry import remove_shop
+from metafield_sync.sync.inbox.handlers import HANDLERS
+from metafield_sync.sync.inbox.handling import handle_due
 from metafield_sync.web.gate import BODY_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -215,3 +218,20 @@ async def test_without_a_secret_the_answer_names_the_setting(without_secret: htt
     ):
         assert (answer.status_code, answer.json()["code"]) == (503, "app_not_configured")
         assert "SHOPIFY_API_SECRET" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "triggered_at",
+    ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00Z", "1600-02-30T00:00:00Z", "soon"],
+)
+async def test_a_clock_beyond_our_age_is_not_believed_and_stops_nobody(
+    api: Api, owner: psycopg.Connection, triggered_at: str
+) -> None:
+    answer = await send_webhook(
+        api.anonymous, "customers/create", {"id": 7}, **{"X-Shopify-Triggered-At": triggered_at}
+    )
+    assert answer.status_code == 200
+    assert owner.execute("select triggered_at from inbox").fetchall() == [(None,)]
+    handled = await handle_due(api.runtime.db, api.shop.id, HANDLERS)
+    assert (handled.handled, handled.failed) == (1, 0)
+    assert (await api.http.get("/api/inbox")).status_code == 200

@@ -89,6 +89,8 @@ async def set_(
         "enabled": enabled,
         "startsAt": starts_at,
     }
+    if all(value is None for value in given.values()):
+        raise UsageWrong("Nothing to change. Say what, as in: metafield-sync earning set --points-per-unit 2")
     async with opened() as runtime:
         found = await one_shop(runtime, shop)
         async with runtime.db.shop(found.id) as conn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -25,6 +26,8 @@ TRY_AGAIN_FIRST_S, TRY_AGAIN_LAST_S = 0.5, 5.0
 WAIT_MAX_S = 20.0
 """Where Shopify asks to come back later than that, the rest is left to a worker."""
 PROGRESS_POLL_S = 0.5
+QUIET_MAX_S = 60.0
+"""Where Shopify comes no further for so long, the rest is left to a worker."""
 
 Existing = Literal["ask", "adopt", "overwrite"]
 ExistingOption = Annotated[
@@ -47,7 +50,7 @@ async def see_through(runtime: Runtime, shop: Shop) -> str | None:
     Raises:
         ShopPaused: Shopify refuses the shop.
     """
-    failures = 0
+    failures, reached, reached_at = 0, 0, time.monotonic()
     with progress("Reading customers", plain_lines=True) as tell:
         while True:
             try:
@@ -62,9 +65,14 @@ async def see_through(runtime: Runtime, shop: Shop) -> str | None:
                 failures = 0
             read = await look(runtime, shop)
             if read is not None:
-                tell(read.customers or read.objects, read.customers or read.objects)
+                count = read.customers or read.objects
+                tell(count, count)
+                if count > reached:
+                    reached, reached_at = count, time.monotonic()
             if again_s is None:
                 return None
+            if time.monotonic() + again_s - reached_at > QUIET_MAX_S:
+                return f"Shopify has come no further with reading them out for {QUIET_MAX_S:.0f} s."
             if again_s > WAIT_MAX_S:
                 return None if read is None else read.error
             await asyncio.sleep(again_s)

@@ -19,6 +19,7 @@ from metafield_sync.cli.parts import DONE, WRONG, Whole
 from metafield_sync.errors import AppError
 from metafield_sync.runtime import open_runtime, require_readable_tokens
 from metafield_sync.settings import Settings
+from metafield_sync.shops.vault import NEW_KEY
 from metafield_sync.web.app import create_app
 from metafield_sync.worker.loops import resume_runs, work
 
@@ -65,6 +66,8 @@ async def serve(
         async with contextlib.AsyncExitStack() as stack:
             runtime = await stack.enter_async_context(open_runtime(bound))
             await require_readable_tokens(runtime)
+            if settings.shopify_api_key is not None and not settings.encryption_keys:
+                log.warning("nobody can install the app: ENCRYPTION_KEYS is not set", cure=NEW_KEY)
             served = await stack.enter_async_context(serving(runtime, listener, with_worker=not no_worker))
             log.info("serving", address=served.address, worker=not no_worker, version=__version__)
             await served.until_stopped()

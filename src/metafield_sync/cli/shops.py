@@ -289,7 +289,7 @@ def _shop_document(shop: Shop) -> dict[str, Any]:
 
 
 def _figures(standing: dict[str, Any]) -> dict[str, int]:
-    behind = sum(standing[name] for name in ("waiting", "failing", "in_doubt", "missing"))
+    behind = sum(standing[name] for name in ("waiting", "failing", "in_doubt"))
     return {"customers": standing["customers"], "behind": behind}
 
 

@@ -109,13 +109,17 @@ where c.shop_id = %(shop)s and c.shopify_customer_id = %(shopify)s
 
 
 async def _refuse_redacted(conn: AsyncConnection, shop_id: ShopId, shopify_customer_id: ShopifyCustomerId) -> None:
-    async with conn.cursor() as cur:
-        await cur.execute("select is_redacted(%s, %s)", (shop_id, shopify_customer_id))
-        row = await cur.fetchone()
-    if row is not None and row[0]:
+    if await is_redacted(conn, shop_id, shopify_customer_id):
         raise CustomerRedacted(
             f"The customer with the Shopify id {shopify_customer_id} was redacted and is not brought back."
         )
+
+
+async def is_redacted(conn: AsyncConnection, shop_id: ShopId, shopify_customer_id: ShopifyCustomerId) -> bool:
+    """Whether the shop had a customer with this Shopify id who was redacted."""
+    async with conn.cursor() as cur:
+        await cur.execute("select is_redacted(%s, %s)", (shop_id, shopify_customer_id))
+        return await cur.fetchone() == (True,)
 
 
 async def require_customer(conn: AsyncConnection, shop_id: ShopId, customer_id: CustomerId) -> Customer:

@@ -31,7 +31,8 @@ How the pieces fit:
 * `set_metafields` writes up to 25 balances in one atomic call, each only over the value it names by its digest.
   What Shopify refuses by its rules comes back as `Refusal`s that name the entry, a digest that is not that of what is
   there as a `CONFLICT`; what it acknowledged is what was sent, and comes with the digests for the next write.
-* `read_metafields` reads what up to 250 customers show (`ShownMetafield`), and so who of them is gone.
+* `read_metafields` reads what up to 250 customers show (`ShownMetafield`), and so who of them is gone;
+  `read_customers_page` who is there at all, page by page.
 * `ensure_definition` creates or fits the metafield's definition; `DefinitionConflict` and `DefinitionRefused`
   are for a person to resolve. `read_definition` only looks.
 * A bulk operation writes or reads any number of customers, in Shopify's time and at no cost in points. To write:
@@ -88,8 +89,11 @@ from metafield_sync.shopify.bulk_lines import (
 from metafield_sync.shopify.client import AdminClient, ShopAccess
 from metafield_sync.shopify.cost import Cost
 from metafield_sync.shopify.customers import (
+    CUSTOMERS_PAGE_COST,
     READ_METAFIELDS_MAX,
+    CustomersPage,
     ShownMetafield,
+    read_customers_page,
     read_metafields,
     read_metafields_cost,
 )
@@ -133,6 +137,7 @@ from metafield_sync.shopify.metafields import (
 )
 
 __all__ = [
+    "CUSTOMERS_PAGE_COST",
     "ENSURE_COST_MAX",
     "FIND_BULK_COST",
     "GET_BULK_COST",
@@ -155,6 +160,7 @@ __all__ = [
     "BulkRefusedKind",
     "BulkStatus",
     "Cost",
+    "CustomersPage",
     "DefinitionConflict",
     "DefinitionRefused",
     "DefinitionSpec",
@@ -192,6 +198,7 @@ __all__ = [
     "get_bulk_operation",
     "metafield_input",
     "read_bulk_line",
+    "read_customers_page",
     "read_definition",
     "read_metafields",
     "read_metafields_cost",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from metafield_sync.shopify.failures import OutcomeUnknown
 from metafield_sync.shopify.ids import customer_gid, read_customer_id
 from metafield_sync.shopify.metafields import METAFIELD_TYPE
-from metafield_sync.shopify.shapes import items, mapping, text
+from metafield_sync.shopify.shapes import items, mapping, text, verbatim
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,31 @@ query ReadMetafields($ids: [ID!]!, $namespace: String!, $key: String!) {
     }
   }
 }
+"""
+
+CUSTOMERS_PAGE_MAX = 250
+"""Shopify gives no longer page."""
+CUSTOMERS_PAGE_COST = 2 * CUSTOMERS_PAGE_MAX + 1
+"""Points to have at hand for one page: one for each customer and each metafield, one to spare."""
+CURSOR_CHARS_MAX = 1_000
+
+CUSTOMERS_PAGE_QUERY = f"""
+query CustomersPage($after: String, $namespace: String!, $key: String!) {{
+  customers(first: {CUSTOMERS_PAGE_MAX}, after: $after) {{
+    nodes {{
+      id
+      metafield(namespace: $namespace, key: $key) {{
+        value
+        type
+        compareDigest
+      }}
+    }}
+    pageInfo {{
+      hasNextPage
+      endCursor
+    }}
+  }}
+}}
 """
 
 
@@ -88,6 +113,34 @@ async def read_metafields(
             f"{access.domain}: Shopify's answer is not about the customers who were asked for.", cost=answer.cost
         )
     return shown, answer.cost
+
+
+@dataclass(frozen=True, slots=True)
+class CustomersPage:
+    """Some of a shop's customers, with what they show. `after`: where the next page begins; None: this is the last."""
+
+    customers: tuple[tuple[int, ShownMetafield | None], ...]
+    after: str | None
+
+
+async def read_customers_page(
+    client: AdminClient, access: ShopAccess, spec: MetafieldSpec, after: str | None
+) -> tuple[CustomersPage, Cost | None]:
+    """Read the page of the shop's customers that begins there (None: the first), and what asking cost.
+
+    Raises the failures of `AdminClient.call`, and OutcomeUnknown when the answer is no such page: nobody is left out on
+    such evidence.
+    """
+    variables = {"after": after, "namespace": spec.namespace, "key": spec.key}
+    answer = await client.call(access, CUSTOMERS_PAGE_QUERY, variables)
+    connection = mapping(answer.data.get("customers")) or {}
+    nodes, info = items(connection.get("nodes")), mapping(connection.get("pageInfo")) or {}
+    shown = [one for node in nodes or [] if (one := read_shown(node)) is not None]
+    more, end = info.get("hasNextPage"), verbatim(info.get("endCursor"), chars_max=CURSOR_CHARS_MAX)
+    is_whole = nodes is not None and len(shown) == len(nodes) and isinstance(more, bool)
+    if not is_whole or (more and (not shown or end is None or end == after)):
+        raise OutcomeUnknown(f"{access.domain}: Shopify's answer is no page of its customers.", cost=answer.cost)
+    return CustomersPage(tuple(shown), end if more else None), answer.cost
 
 
 def read_shown(node: Any) -> tuple[int, ShownMetafield | None] | None:

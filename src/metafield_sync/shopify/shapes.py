@@ -14,6 +14,9 @@ from typing import Any, cast
 TEXT_CHARS_MAX = 500
 """What is kept of a message written by the other side: enough to act on, too little to flood a log."""
 
+YEAR_MIN, YEAR_MAX = 2000, 2199
+"""Shopify began in 2006."""
+
 _WHOLE = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 """Twenty digits hold any unsigned 64-bit integer, and are far from what Python refuses to parse."""
 
@@ -77,11 +80,15 @@ def whole(value: Any) -> int | None:
 
 
 def moment(value: Any) -> datetime | None:
-    """`value` as a moment with its time zone if it is a date and time of ISO 8601 (UTC if it names none), else None."""
+    """`value` in UTC if it is a date and time of ISO 8601 (in UTC if it names no zone) of our age, else None.
+
+    The ends of the calendar are in no year of Shopify's, and what PostgreSQL can hold there Python cannot read again.
+    """
     if not isinstance(value, str):
         return None
     try:
         read = datetime.fromisoformat(value)
-    except ValueError:
+        read = read.astimezone(UTC) if read.tzinfo is not None else read.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
+    return read if YEAR_MIN <= read.year <= YEAR_MAX else None

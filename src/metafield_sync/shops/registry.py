@@ -169,8 +169,22 @@ async def list_shops(conn: AsyncConnection, domain: str | None = None) -> list[S
         await cur.execute(LIST_SHOPS, {"domain": domain})
         shops = await cur.fetchall()
     if domain is not None and not shops:
-        raise ShopNotFound(f"{domain} has not been added. Add it with: metafield-sync shops add {domain}")
+        raise ShopNotFound(await _why_not_there(conn, domain))
     return shops
+
+
+async def _why_not_there(conn: AsyncConnection, domain: str) -> str:
+    async with conn.cursor() as cur:
+        await cur.execute("select uninstalled_at from shops where domain = %s", (domain,))
+        row = await cur.fetchone()
+    back = f"metafield-sync shops add {domain}"
+    if row is None:
+        return f"{domain} has not been added. Add it with: {back}"
+    when = "" if row[0] is None else f" on {row[0]:%Y-%m-%d}"
+    return (
+        f"{domain} was removed, or has uninstalled the app{when}. Its ledger stays, and it comes back when the app is "
+        f"opened again in its admin, or with: {back}"
+    )
 
 
 LIST_SHOPS = """

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+NEW_KEY = "Make a key with: python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
+
+
 class TokenUnreadable(AppError):
     """A stored access token cannot be decrypted with the keys at hand."""
 
@@ -35,8 +38,7 @@ class Vault:
         """
         if self._fernet is None:
             raise TokenUnreadable(
-                "ENCRYPTION_KEYS is not set, and an access token is never stored in the clear. Make a key with: "
-                "python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
+                f"ENCRYPTION_KEYS is not set, and an access token is never stored in the clear. {NEW_KEY}"
             )
         return self._fernet.encrypt(token.encode()).decode()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from metafield_sync.shopify.app.home import APP_BRIDGE
+from metafield_sync.shopify.app.home import APP_BRIDGE, HOME_PATH
 from metafield_sync.shops import registry
 from metafield_sync.sync.install.scopes import missing_scopes
 from metafield_sync.sync.install.steps import describe_values
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 RELOAD_S = 3
 """How soon the page looks again while the shop is being installed."""
 CHOICE_PATH = "/app/choice"
+
+NOT_GOOD_HERE = "What Shopify opened it with is not good for this app. Open it again in the Shopify admin."
+ASK_WHOEVER_RUNS_IT = "If that does not help, whoever runs the app should look at its settings and its log."
 
 _TEMPLATES = Environment(loader=PackageLoader("metafield_sync.web"), autoescape=True, undefined=StrictUndefined)
 
@@ -62,16 +65,16 @@ def render_state(state: ShopState, *, client_id: str | None, ticket: str, query:
         query: of the page, without its ID token: to look again.
         page: that query, to come back to after the form.
     """
-    shop, installation = state.shop, state.installation
-    asks = shop.hold == "values_found" and installation is not None
+    shop = state.shop
+    asks = _asks(state)
     return _render(
         client_id=client_id,
-        heading=_heading(shop),
+        heading=_heading(state),
         lines=_lines(state),
         trouble=shop.paused_detail if shop.status == "paused" and shop.paused_code != shop.hold else None,
         ticket=ticket if asks else None,
         page=page,
-        reload=f"?{query}" if shop.hold == "installing" else None,
+        reload=f"{HOME_PATH}?{query}" if shop.hold is not None and not asks else None,
         facts=[
             ("Shop", shop.domain),
             ("Customers", f"{state.customers:,}"),
@@ -85,6 +88,16 @@ def render_state(state: ShopState, *, client_id: str | None, ticket: str, query:
 def render_plain(heading: str, *lines: str, trouble: str | None = None) -> str:
     """A page that is about no shop."""
     return _render(heading=heading, lines=lines, trouble=trouble)
+
+
+def render_refused(fetch_at: str | None) -> str:
+    """A page whose ID token is no good; in the admin's frame it goes at once to where another is fetched."""
+    return _render(
+        heading="This page has lapsed" if fetch_at else "The app cannot be opened",
+        lines=["One moment: it is opened again."] if fetch_at else [NOT_GOOD_HERE, ASK_WHOEVER_RUNS_IT],
+        reload=fetch_at,
+        reload_s=0,
+    )
 
 
 def _render(**values: Any) -> str:
@@ -103,12 +116,25 @@ def _render(**values: Any) -> str:
     return _TEMPLATES.get_template("app.html").render(defaults | values)
 
 
-def _heading(shop: Shop) -> str:
-    if shop.hold == "installing":
-        return "Setting up"
-    if shop.hold == "values_found":
+def _asks(state: ShopState) -> bool:
+    """Whether a choice is open: it was not made, or not yet by the time the page was asked for."""
+    installation = state.installation
+    return state.shop.hold == "values_found" and installation is not None and installation.choice is None
+
+
+def _heading(state: ShopState) -> str:
+    shop = state.shop
+    if _asks(state):
         return "Your customers show points already"
-    return "Paused" if shop.status == "paused" else "Every balance is kept in step"
+    if shop.hold is not None:
+        return "Setting up"
+    if shop.status == "paused":
+        return "Paused"
+    return "Access is missing" if _lacks_what_it_needs(shop) else "Every balance is kept in step"
+
+
+def _lacks_what_it_needs(shop: Shop) -> bool:
+    return any(scope.is_required for scope in missing_scopes(shop.granted_scopes))
 
 
 def _lines(state: ShopState) -> list[str]:
@@ -116,9 +142,12 @@ def _lines(state: ShopState) -> list[str]:
     if shop.hold == "installing":
         read = 0 if installation is None else max(installation.objects, installation.customers)
         return [
-            "Shopify is reading out your customers and what they show now. Points are taken, and show afterwards.",
+            "Shopify is reading out your customers and what they show now.",
+            "Points are recorded meanwhile, and shown when it is done.",
             f"{max(read, state.customers):,} read so far.",
         ]
+    if shop.hold == "values_found" and not _asks(state):
+        return ["Your choice is being carried out: this page shows when it is done."]
     if shop.hold == "values_found" and installation is not None:
         return [
             f"An earlier app has left points: {describe_values(installation)}.",
@@ -127,5 +156,7 @@ def _lines(state: ShopState) -> list[str]:
         ]
     lines = [installation.warning] if installation is not None and installation.warning else []
     if shop.status == "paused":
-        return [*lines, "Points are taken as ever; they are shown to customers when the reason is gone."]
+        return [*lines, "Points are recorded as ever; customers are shown them when the reason is gone."]
+    if _lacks_what_it_needs(shop):
+        return [*lines, "Points are recorded, and customers are not shown them until the app has the access it lacks."]
     return [*lines, "Customers see their points in the store, at checkout and in their account within seconds."]

@@ -20,7 +20,7 @@ from metafield_sync.shopify import (
     Unreachable,
     read_definition,
 )
-from metafield_sync.shops.vault import TokenUnreadable, Vault
+from metafield_sync.shops.vault import NEW_KEY, TokenUnreadable, Vault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +68,8 @@ def check_keys(settings: Settings, shops: Sequence[Shop]) -> Finding:
         except TokenUnreadable:
             closed.append(shop.domain)
     stored = sum(shop.access_token is not None for shop in shops)
+    if settings.shopify_api_key is not None and not settings.encryption_keys and not closed:
+        return Finding("keys", "wrong", "ENCRYPTION_KEYS is not set, so nobody can install the app.", NEW_KEY)
     if not closed:
         what = f"ENCRYPTION_KEYS opens every stored access token ({stored:,})." if stored else "No token is stored."
         return Finding("keys", "ok", what)

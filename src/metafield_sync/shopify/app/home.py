@@ -1,16 +1,19 @@
 """The embedded app's page: who opens it, and what Shopify wants of its answers.
 
-The package decides between three things: a page opened with an ID token; one opened in the admin's frame without a good
-one, which is sent through a page of Shopify's making that fetches one; and one that is no request of Shopify's.
+The package tells a page opened with a good ID token from one opened in the admin's frame without one, which is sent
+through a page of Shopify's making that fetches one. A token that is given and no good is refused, 401, instead; but the
+refusal's page goes and fetches another, for most such tokens are those of tabs left open, and reloaded.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from shopify_app import RequestInput, ShopifyApp
+
+from metafield_sync.shopify.app.verification import SHOP_DOMAIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 HOME_PATH = "/app"
 PATCH_PATH = "/app/id-token"
 """Where App Bridge fetches an ID token, and comes back with it."""
+AGAIN = "again"
+"""In the address of a page that has fetched a new ID token once: if that is no good either, the settings are wrong, and
+fetching another would go on for ever."""
+NOT_FRAMED = {"Content-Security-Policy": "frame-ancestors 'none'"}
 APP_BRIDGE = "https://cdn.shopify.com/shopifycloud/app-bridge.js"
 
 
@@ -38,12 +45,23 @@ class HomeAnswer:
 class HomeOpened:
     """The page, opened with an ID token that is signed for this app, and what its answer has to carry.
 
-    `without_token`: the answer in case the token turns out to be no good after all.
+    `refused`: the answer in case the token turns out to be no good after all.
     """
 
     id_token: str = field(repr=False)
     headers: Mapping[str, str]
-    without_token: HomeAnswer
+    refused: HomeRefused
+
+
+@dataclass(frozen=True, slots=True)
+class HomeRefused:
+    """The ID token is no good. `fetch_at`: the page that fetches another, inside the frame that `headers` allow.
+
+    None: another would be no better.
+    """
+
+    fetch_at: str | None
+    headers: Mapping[str, str]
 
 
 class AppHome:
@@ -68,17 +86,29 @@ class AppHome:
         given = parse_qs(query)
         return self.client_id is not None and "shop" in given and ("host" in given or "id_token" in given)
 
-    def open(self, query: str) -> HomeOpened | HomeAnswer:
+    def open(self, query: str) -> HomeOpened | HomeRefused | HomeAnswer:
         """Judge a request for the page by its query."""
         request = RequestInput(method="GET", headers={}, url=f"{self._public_url}{HOME_PATH}?{query}", body="")
-        verdict = self._app.verify_app_home_req(request, PATCH_PATH)
-        if not verdict.ok or verdict.id_token is None or verdict.invalid_token_response is None:
-            return self._answer(verdict.response)
-        return HomeOpened(
-            verdict.id_token.token,
-            self._framed(verdict.response.headers),
-            self._answer(verdict.invalid_token_response),
-        )
+        try:
+            verdict = self._app.verify_app_home_req(request, PATCH_PATH)
+        except Exception:  # noqa: BLE001 - strangers choose the query, and the package lets through what its parsers raise
+            return HomeRefused(None, NOT_FRAMED)
+        if verdict.ok and verdict.id_token is not None and verdict.invalid_token_response is not None:
+            headers = self._framed(verdict.response.headers)
+            return HomeOpened(verdict.id_token.token, headers, self._refused(verdict.invalid_token_response, query))
+        if "id_token" in parse_qs(query):
+            return self._refused(verdict.response, query)
+        return self._answer(verdict.response)
+
+    def _refused(self, response: Res, query: str) -> HomeRefused:
+        given, fetch_at = parse_qs(query), response.headers.get("Location")
+        shop = given.get("shop", [""])[0]
+        if SHOP_DOMAIN.fullmatch(shop) is None:
+            return HomeRefused(None, NOT_FRAMED)
+        if fetch_at is None or AGAIN in given:
+            return HomeRefused(None, self.frame_headers(shop))
+        # The address to come back to is the last thing in it.
+        return HomeRefused(fetch_at + quote(f"&{AGAIN}=1", safe=""), self.frame_headers(shop))
 
     def patch_page(self, query: str) -> HomeAnswer:
         """The page that fetches an ID token and comes back."""

@@ -59,6 +59,8 @@ ORDER = (
     "updated_at",
     "current_subtotal_price",
     "current_subtotal_price_set.shop_money",
+    "current_total_tax",
+    "current_total_tax_set.shop_money",
     "total_outstanding",
     "taxes_included",
     "customer.id",

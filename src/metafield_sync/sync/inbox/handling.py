@@ -208,10 +208,21 @@ where i.shop_id = %(shop)s and i.id = %(id)s and i.due_at = %(until)s
 for no key update of i
 """
 
+# Of somebody who was redacted before it came nothing is kept.
 MARK_HANDLED = """
-update inbox
-set due_at = null, handled_at = clock_timestamp(), outcome = %(outcome)s, error = null
-where shop_id = %(shop)s and id = %(id)s
+update inbox i
+set
+  due_at = null,
+  handled_at = clock_timestamp(),
+  outcome = case when w.names_redacted then 'redacted' else %(outcome)s end,
+  payload = case when w.names_redacted then '{}' else i.payload end,
+  error = null
+from (
+  select names_redacted(n.shop_id, n.topic, n.payload)
+  from inbox n
+  where n.shop_id = %(shop)s and n.id = %(id)s
+) w
+where i.shop_id = %(shop)s and i.id = %(id)s
 """
 
 

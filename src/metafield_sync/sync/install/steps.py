@@ -134,17 +134,26 @@ async def ask_scopes(turn: Turn) -> list[MissingScope]:
     """
     try:
         async with paid_call(turn, READ_INSTALLATION_COST) as call:
-            installation, call.cost = await read_installation(turn.client, turn.access)
-    except (QueryRefused, OutcomeUnknown) as error:
-        # Not worth stopping for: what the app may not do, the calls themselves tell.
-        log.info("scopes not known", shop=turn.shop.domain, detail=error.detail)
-        return []
+            try:
+                installation, call.cost = await read_installation(turn.client, turn.access)
+            except QueryRefused as error:
+                # Dealt with in here: outside, a denied access pauses the shop, and its balances need no such answer.
+                call.cost = error.cost
+                return _scopes_unknown(turn, error)
+    except OutcomeUnknown as error:
+        return _scopes_unknown(turn, error)
     async with turn.db.unscoped() as conn:
         await registry.remember_scopes(conn, turn.shop.id, installation.scopes)
         await registry.remember_shop(
             conn, turn.shop.id, currency=installation.currency, shopify_shop_id=installation.shop_id
         )
     return missing_scopes(installation.scopes)
+
+
+def _scopes_unknown(turn: Turn, error: QueryRefused | OutcomeUnknown) -> list[MissingScope]:
+    """Not worth stopping for: what the app may not do, the calls themselves tell."""
+    log.warning("scopes not known", shop=turn.shop.domain, detail=error.detail)
+    return []
 
 
 async def _install(turn: Turn, subjects: Sequence[str]) -> Mapping[str, float]:

@@ -26,7 +26,9 @@ Choice = Literal["adopt", "overwrite"]
 class Installation:
     """One shop's latest installation as it stands.
 
-    `objects`: how many Shopify has been through. `read_at`: everybody is known; then the figures are. `with_values`
+    `objects`: how many Shopify has been through; for `quiet_s` it has come no further. `is_paged`: everybody is read
+    page by page, and the last one ended at `page_after`. `read_at`: everybody is known; then the figures are.
+    `with_values`
     customers showed another number than 0, `values_sum` in all; `malformed` showed something that is no balance.
     `adopted` got an opening balance, `left_alone` had entries already. `failures` in a row; `warning`: what it did
     without.
@@ -39,6 +41,9 @@ class Installation:
     operation: str | None
     polls: int
     objects: int
+    quiet_s: float | None
+    is_paged: bool
+    page_after: str | None
     read_at: datetime | None
     customers: int
     with_values: int
@@ -76,7 +81,9 @@ async def find_installation(conn: AsyncConnection, shop_id: ShopId) -> Installat
 
 FIND_INSTALLATION = """
 select
-  id, begun_at, choice, asked_at, operation, polls, objects, read_at, customers, with_values,
+  id, begun_at, choice, asked_at, operation, polls, objects,
+  extract(epoch from clock_timestamp() - quiet_since)::double precision as quiet_s,
+  paged_at is not null as is_paged, page_after, read_at, customers, with_values,
   values_sum, malformed, adopted, left_alone, failures, error, warning, finished_at
 from installations
 where shop_id = %(shop)s
@@ -103,6 +110,9 @@ set
   operation = null,
   polls = 0,
   objects = 0,
+  quiet_since = null,
+  paged_at = null,
+  page_after = null,
   read_at = null,
   customers = 0,
   with_values = 0,
@@ -155,7 +165,12 @@ where shop_id = %(shop)s and id = %(id)s
 """
 READING_NOT_STARTED = """
 update installations
-set asked_at = null, operation = null, failures = failures + 1, error = %(error)s
+set
+  asked_at = null,
+  operation = null,
+  quiet_since = coalesce(quiet_since, clock_timestamp()),
+  failures = failures + 1,
+  error = %(error)s
 where shop_id = %(shop)s and id = %(id)s
 """
 START_UNKNOWN = """
@@ -165,8 +180,24 @@ where shop_id = %(shop)s and id = %(id)s
 """
 READING_POLLED = """
 update installations
-set polls = polls + 1, objects = %(objects)s
+set
+  polls = polls + 1,
+  quiet_since = case
+    when %(objects)s <= objects and quiet_since is not null then quiet_since
+    else clock_timestamp()
+  end,
+  objects = %(objects)s
 where shop_id = %(shop)s and id = %(id)s
+"""
+PAGING_BEGUN = """
+update installations
+set paged_at = clock_timestamp(), page_after = null, customers = 0, failures = 0, error = %(error)s
+where shop_id = %(shop)s and id = %(id)s and paged_at is null
+"""
+PAGE_READ = """
+update installations
+set page_after = %(after)s, customers = customers + %(customers)s, failures = 0, error = null
+where shop_id = %(shop)s and id = %(id)s and page_after is not distinct from %(before)s::text
 """
 READING_SKIPPED = """
 update installations

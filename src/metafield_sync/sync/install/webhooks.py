@@ -22,13 +22,16 @@ CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 async def handle_uninstalled(conn: AsyncConnection, webhook: Webhook) -> str:
     """Forget the token, which is dead already, and revoke the shop's API keys; the ledger stays.
 
-    One that was delayed until after the app was installed again means the installation before.
+    One that was delayed until after the app was installed again means the installation before. What the body says of
+    time is when the shop was last changed, which tells nothing about that.
     """
     shop = await registry.get_shop(conn, webhook.shop_id)
     if shop.status == "removed":
         return "was removed before"
-    happened_at = webhook.triggered_at or webhook.received_at
-    if shop.installed_at is not None and happened_at < shop.installed_at:
+    told_at = webhook.triggered_at or webhook.received_at
+    if shop.installed_at is not None and told_at < shop.installed_at:
+        # Where it is gone after all, the call is refused, and says so.
+        await note_errand(conn, webhook.shop_id, SCOPES_ERRAND.name)
         return f"older than the installation of {shop.installed_at:%Y-%m-%d %H:%M:%S} UTC"
     await registry.remove_shop(conn, webhook.shop_id)
     return "removed: token forgotten, API keys revoked; the ledger stays"

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from metafield_sync.db.database import ShopId
 
 
+NOBODY = 0
+"""No customer of Shopify's has this id."""
+
+
 async def move_earnings(conn: AsyncConnection, shop_id: ShopId, from_customer: UUID, to_customer: UUID) -> int:
     """Let the survivor of a merge be who the orders gave their points to, and return how many orders that concerns.
 
@@ -76,6 +80,17 @@ async def forget_customer(
         await cur.execute(FORGET, parameters)
         row = await cur.fetchone()
     return 0 if row is None else row[0]
+
+
+async def forget_order(conn: AsyncConnection, shop_id: ShopId, order_id: int) -> None:
+    """Let nothing change an order any more, and nothing of it say whose it is: its customer was redacted already.
+
+    Args:
+        conn: in a transaction of the shop that holds the order's lock.
+        shop_id: whose.
+        order_id: Shopify's id of the order.
+    """
+    await forget_customer(conn, shop_id, NOBODY, [order_id])
 
 
 MAKE_FORGOTTEN = """

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,13 +23,15 @@ from metafield_sync.rewards.order import (
     gift_card_money,
     goods_tax,
 )
+from metafield_sync.shopify.shapes import moment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 ID_MAX = 2**63 - 1
 QUANTITY_MAX = 10**9
 MONEY = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?", re.ASCII)
+ID_DIGITS = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 STATUS = re.compile(r"[a-z_]{1,40}", re.ASCII)
 CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 SHIPPING_ADJUSTMENT = "shipping_refund"
@@ -71,7 +73,9 @@ def read_order(document: Mapping[str, Any]) -> Snapshot:
         OrderUnreadable: a field is missing or malformed.
     """
     customer = _mapping(document.get("customer"))
-    lines = [_line(line) for line in _list(document, "line_items")]
+    taxes_included = document.get("taxes_included") is True
+    described = _list(document, "line_items")
+    lines = [_line(line, taxes_included=taxes_included) for line in described]
     refunds = (GivenBack(_id(refund, "id"), _adjustment(refund)) for refund in _list(document, "refunds"))
     outstanding = document.get("total_outstanding")
     facts = OrderFacts(
@@ -79,10 +83,10 @@ def read_order(document: Mapping[str, Any]) -> Snapshot:
         is_test=document.get("test") is True,
         is_cancelled=document.get("cancelled_at") is not None,
         status=_status(document.get("financial_status")),
-        taxes_included=document.get("taxes_included") is True,
+        taxes_included=taxes_included,
         subtotal=_money(document, "current_subtotal_price"),
         gift_cards=gift_card_money(lines),
-        goods_tax=goods_tax(lines),
+        goods_tax=_goods_tax(document, described, lines),
         outstanding=None if outstanding is None else _amount(outstanding, "total_outstanding"),
         refunds=tuple(sorted(refunds, key=lambda refund: refund.refund_id)),
     )
@@ -160,17 +164,44 @@ def digest(snapshot: Snapshot) -> bytes:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()
 
 
-def _line(document: Mapping[str, Any]) -> LineFacts:
-    discounts = (_money(one, "amount") for one in _list(document, "discount_allocations"))
-    taxes = (_money(one, "price") for one in _list(document, "tax_lines"))
+def _line(document: Mapping[str, Any], *, taxes_included: bool) -> LineFacts:
+    """What of a line decides about points. The subtotal says what goods cost, so of goods little need be told.
+
+    A gift card's price has to be known, and of how many pieces a tax is that has to be taken off.
+    """
+    is_gift_card = document.get("gift_card") is True
+    neutral = None if is_gift_card else NOTHING
+    discounts = (_money(one, "amount", default=neutral) for one in _list(document, "discount_allocations"))
+    tax_lines = _list(document, "tax_lines")
+    tax_matters = taxes_included and not is_gift_card
+    taxes = (_money(one, "price", default=None if tax_matters else NOTHING) for one in tax_lines)
+    ordered, current = _quantity(document, "quantity"), _quantity(document, "current_quantity")
+    known = [count for count in (ordered, current) if count is not None]
+    if not known and tax_matters and tax_lines:
+        raise _unreadable("quantity")
     return LineFacts(
-        quantity=_quantity(document, "quantity"),
-        current_quantity=_quantity(document, "current_quantity"),
-        is_gift_card=document.get("gift_card") is True,
-        price=_money(document, "price"),
+        quantity=known[0] if known else 1,
+        current_quantity=known[-1] if known else 1,
+        is_gift_card=is_gift_card,
+        price=_money(document, "price", default=neutral),
         discount=sum(discounts, NOTHING),
         tax=sum(taxes, NOTHING),
     )
+
+
+def _goods_tax(document: Mapping[str, Any], described: Sequence[Mapping[str, Any]], lines: list[LineFacts]) -> Decimal:
+    """The goods' tax. Where prices include it and no line says what is its, it is what the order says in all.
+
+    That has the tax of shipping in it: rather some points too few than points for tax. An empty list is no such case,
+    it says that the line has no tax.
+    """
+    if (
+        document.get("taxes_included") is True
+        and described
+        and all(line.get("tax_lines") is None for line in described)
+    ):
+        return _money(document, "current_total_tax", default=NOTHING)
+    return goods_tax(lines)
 
 
 def _adjustment(refund: Mapping[str, Any]) -> Decimal:
@@ -207,8 +238,10 @@ def _text(amount: Decimal) -> str:
     return f"{amount.normalize() + 0:f}"
 
 
-def _quantity(document: Mapping[str, Any], name: str) -> int:
+def _quantity(document: Mapping[str, Any], name: str) -> int | None:
     value = document.get(name)
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= QUANTITY_MAX:
         raise _unreadable(name)
     return value
@@ -216,6 +249,9 @@ def _quantity(document: Mapping[str, Any], name: str) -> int:
 
 def _id(document: Mapping[str, Any], name: str) -> int:
     value = document.get(name)
+    if isinstance(value, str) and ID_DIGITS.fullmatch(value):
+        # As text, because it is too long for the numbers of many who read JSON.
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= ID_MAX:
         raise _unreadable(name)
     return value
@@ -225,11 +261,10 @@ def _moment(document: Mapping[str, Any], name: str) -> datetime | None:
     value = document.get(name)
     if value is None:
         return None
-    try:
-        read = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise _unreadable(name) from None
-    return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+    read = moment(value)
+    if read is None:
+        raise _unreadable(name)
+    return read
 
 
 def _status(value: Any) -> str:

@@ -66,7 +66,9 @@ async def settle(
     if facts is None or known.updated_at is None:
         return f"order {known.order_id} has not come yet"
     rule = rule_of_order(await list_rules(conn, shop_id), facts.created_at)
-    refunds = await store.lone_refunds(conn, shop_id, known.order_id)
+    # A state that is later than a refund is what is left after it, whether it lists it or not.
+    alone = await store.lone_refunds(conn, shop_id, known.order_id)
+    refunds = [one for one in alone if one.created_at is None or one.created_at >= known.updated_at]
     worth = _Worth(
         order_id=known.order_id,
         facts=facts,

@@ -120,7 +120,10 @@ set
   known_since = clock_timestamp(),
   -- A later second settles whatever was open about an earlier one.
   read_wanted_at = case
-    when updated_at = %(updated_at)s and read_wanted_at > %(read_at)s::timestamptz then read_wanted_at
+    when
+      updated_at = %(updated_at)s
+      and (%(read_at)s::timestamptz is null or read_wanted_at > %(read_at)s::timestamptz)
+      then read_wanted_at
   end
 where shop_id = %(shop)s and order_id = %(order)s
 returning

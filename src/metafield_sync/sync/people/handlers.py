@@ -11,6 +11,7 @@ from metafield_sync.customers.identity import (
     CustomerRedacted,
     ShopifyCustomerId,
     ensure_customer,
+    is_redacted,
 )
 from metafield_sync.errors import AppError
 from metafield_sync.shopify.ids import read_customer_id
@@ -72,6 +73,8 @@ async def handle_customers_merged(conn: AsyncConnection, webhook: Webhook) -> st
         return f"a merge that is {status or 'not finished'}: nothing to do"
     if kept is None or deleted is None or kept == deleted:
         raise PayloadUnreadable("The merge does not name two customers, the kept and the deleted one.")
+    if await is_redacted(conn, webhook.shop_id, ShopifyCustomerId(deleted)):
+        return "a merge of a redacted customer: they have no points to move"
     await note_merge(conn, webhook.shop_id, kept=kept, deleted=deleted)
     return f"customer {deleted} said to be merged into {kept}: Shopify is asked"
 

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qs, parse_qsl, urlencode
 
 import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from metafield_sync.shopify.app import NotAuthentic
-from metafield_sync.shopify.app.home import HOME_PATH, PATCH_PATH, HomeAnswer, HomeOpened
+from metafield_sync.shopify.app.home import HOME_PATH, NOT_FRAMED, PATCH_PATH, HomeAnswer, HomeOpened, HomeRefused
 from metafield_sync.shopify.app.tickets import FormLapsed, Ticket
 from metafield_sync.shopify.app.tokens import TokenRefused
 from metafield_sync.shopify.failures import ShopifyError
 from metafield_sync.shops import registry
 from metafield_sync.shops.registry import ShopNotFound
 from metafield_sync.shops.tokens import find_token
+from metafield_sync.shops.vault import TokenUnreadable
 from metafield_sync.sync.errands import note_errand
 from metafield_sync.sync.install.begin import NothingToChoose, choose, install
 from metafield_sync.sync.install.scopes import missing_scopes
 from metafield_sync.sync.install.steps import DEFINITION_ERRAND, SCOPES_ERRAND
 from metafield_sync.sync.tokens import REFRESH_REFUSED
-from metafield_sync.web.app_page import CHOICE_PATH, read_state, render_plain, render_state
+from metafield_sync.web.app_page import CHOICE_PATH, read_state, render_plain, render_refused, render_state
 from metafield_sync.web.edge import Parts
 
 if TYPE_CHECKING:
@@ -42,9 +43,14 @@ TOKEN_TROUBLE = frozenset(
     {"access_token_refused", "access_token_lapsed", "no_access_token", "app_not_configured", REFRESH_REFUSED}
 )
 """Reasons for a pause that a new token takes away."""
-NOT_FRAMED = {"Content-Security-Policy": "frame-ancestors 'none'"}
 QUERY_KEPT = frozenset({"shop", "host", "embedded", "locale"})
 FIELDS_MAX = 10
+
+HINT_SETTINGS = "if staff cannot open the app, SHOPIFY_API_KEY or SHOPIFY_API_SECRET is another app's"
+
+SETTINGS_MISSING = (
+    "A setting of the app's is missing or wrong; its log says which. Whoever runs it has to put it right."
+)
 
 log = structlog.get_logger()
 
@@ -56,22 +62,38 @@ async def home(request: Request, parts: Parts) -> Response:
     if app is None or not app.home.is_embedded(query):
         return _plain(200, "Open this app from the Shopify admin", "It shows there, under Apps, how your points stand.")
     opened = app.home.open(query)
-    return _as_it_is(opened) if isinstance(opened, HomeAnswer) else await _open(parts, app, opened, query)
+    match opened:
+        case HomeAnswer():
+            return _as_it_is(opened)
+        case HomeRefused():
+            return _refused(opened)
+        case HomeOpened():
+            return await _open(parts, app, opened, query)
 
 
 async def _open(parts: Runtime, app: AppParts, opened: HomeOpened, query: str) -> Response:
     try:
-        staff = app.verifier.id_token(opened.id_token)
+        staff = _staff(app, opened, query)
         shop = await _shop_with_token(parts, app, staff)
     except NotAuthentic as error:
         return _plain(error.status, "This did not come from Shopify", trouble=error.detail)
     except TokenRefused as error:
         if error.reason == "invalid_subject_token":
-            return _as_it_is(opened.without_token)
+            return _refused(opened.refused)
         return _plain(error.status, "The app could not be set up", trouble=error.detail, headers=opened.headers)
+    except TokenUnreadable as error:
+        log.error("the app cannot be installed", detail=error.detail)  # noqa: TRY400 - a setting, not a bug
+        return _plain(error.status, "The app is not set up yet", trouble=SETTINGS_MISSING, headers=opened.headers)
     except ShopifyError as error:
         return _plain(error.status, "Shopify does not answer", trouble=error.detail, headers=opened.headers)
     return await _shop_page(parts, app, shop, Ticket(staff.shop_domain, staff.user_id), query, opened.headers)
+
+
+def _staff(app: AppParts, opened: HomeOpened, query: str) -> IdToken:
+    staff = app.verifier.id_token(opened.id_token)
+    if set(parse_qs(query).get("shop", ())) != {staff.shop_domain}:
+        raise NotAuthentic("The ID token is not for the shop in the address. Open the app again.")
+    return staff
 
 
 @router.get(PATCH_PATH)
@@ -172,6 +194,13 @@ async def _shop_page(
 
 def _as_it_is(answer: HomeAnswer) -> Response:
     return Response(answer.body, answer.status, headers={**answer.headers, **NO_STORE})
+
+
+def _refused(refused: HomeRefused) -> Response:
+    if refused.fetch_at is None:
+        log.warning("the embedded page was opened with an ID token that is not good for this app", hint=HINT_SETTINGS)
+    content = render_refused(refused.fetch_at)
+    return HTMLResponse(content, 401, headers={**refused.headers, **NO_STORE})
 
 
 def _plain(

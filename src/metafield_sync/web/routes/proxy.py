@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from metafield_sync.customers.identity import CustomerNotFound, ShopifyCustomerId, find_by_shopify_id
+from metafield_sync.customers.identity import CustomerNotFound, CustomerRedacted, ShopifyCustomerId, find_by_shopify_id
 from metafield_sync.errors import AppError
 from metafield_sync.ledger.statements import current_balance
 from metafield_sync.web.edge import AppIs, Parts, installed_shop
@@ -50,8 +50,8 @@ async def _balance(db: Database, asked: ProxyRequest) -> int | None:
     async with db.shop(shop_id) as conn:
         try:
             customer = await find_by_shopify_id(conn, shop_id, ShopifyCustomerId(asked.customer_id))
-        except CustomerNotFound:
-            return 0  # has an account there and has not earned anything yet
+        except (CustomerNotFound, CustomerRedacted):
+            return 0  # has an account there and has not earned anything yet, or was forgotten
         return max(0, await current_balance(conn, shop_id, customer.id))
 
 

@@ -47,6 +47,9 @@ create table installations (
   operation text,
   polls integer not null default 0,
   objects bigint not null default 0,
+  quiet_since timestamptz,
+  paged_at timestamptz,
+  page_after text,
   read_at timestamptz,
   customers bigint not null default 0,
   with_values bigint not null default 0,
@@ -63,6 +66,9 @@ create table installations (
 comment on table installations is 'the latest installation of each shop';
 comment on column installations.choice is 'what becomes of values found: adopt or overwrite; null: ask';
 comment on column installations.asked_at is 'from then on Shopify may be running the query that reads everybody';
+comment on column installations.quiet_since is 'since then that query has come no further; null: it has not been asked';
+comment on column installations.paged_at is 'from then on everybody is read page by page; null: by that query';
+comment on column installations.page_after is 'where the page ended that was read last; null: none was';
 comment on column installations.with_values is 'customers who showed another number than 0';
 comment on column installations.malformed is 'customers who showed something that is no balance';
 comment on column installations.left_alone is 'customers with a value who had ledger entries already';
