@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from browser_support import eventually
 from playwright.sync_api import expect
 
-from conftest import eventually
-
 if TYPE_CHECKING:
+    from browser_support import Seen
     from playwright.sync_api import FrameLocator, Page
-
-    from conftest import Seen
 
 CUSTOMER = 7
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from app_calls import CLIENT_ID, OLD_SECRET, SECRET
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
+from web_support import served
 
 from devstore import DevStore, ShopSpec, ShopState
 from devstore.metafields import Slot
@@ -22,7 +20,6 @@ from metafield_sync.runtime import Runtime, open_runtime
 from metafield_sync.settings import Settings
 from metafield_sync.shops.api_keys import create_key
 from metafield_sync.shops.registry import Shop, add_shop
-from metafield_sync.web.app import create_app
 
 DOMAIN = "demo.myshopify.com"
 TOKEN = "shpat_of_the_tests"  # noqa: S105 - the devstore's, not a secret
@@ -60,21 +57,6 @@ class Api:
     def writes(self) -> int:
         """How many metafieldsSet calls Shopify has seen."""
         return sum(entry.operation == "metafieldsSet" for entry in self.store.world.calls.entries)
-
-
-@asynccontextmanager
-async def served(runtime: Runtime) -> AsyncGenerator[str]:
-    """The application on a free port of loopback; yields its origin."""
-    config = uvicorn.Config(create_app(runtime), host="127.0.0.1", port=0, log_config=None, ws="none")
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        assert not task.done(), "the server did not start"
-        await asyncio.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    await task
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import jwt
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
+from web_support import served
 
-from conftest import served
 from devstore import DevStore, ShopSpec
 from devstore.app import CLIENT_ID, CLIENT_SECRET
 from devstore.frame import frame_address
