@@ -41,6 +41,7 @@ def store(running_store: DevStore) -> Store:
     for domain in (DOMAIN, OTHER):
         shop = f"/shops/{domain}"
         store.control("PATCH", shop, {"state": "active", "token": TOKEN})
+        store.control("PATCH", f"{shop}/bulk", {"paused": False})
         for definition in store.control("GET", f"{shop}/definitions"):
             slot = definition.get("slot", definition)
             store.control("DELETE", f"{shop}/definitions", {"namespace": slot["namespace"], "key": slot["key"]})
