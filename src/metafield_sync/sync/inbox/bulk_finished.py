@@ -29,8 +29,6 @@ async def handle_bulk_finish(conn: AsyncConnection, webhook: Webhook) -> str:
         waits = await cur.fetchone() is not None
     if waits and await hasten_errands(conn, webhook.shop_id, INSTALL_ERRAND.name):
         return f"the installation looks at {operation} now"
-    if await hasten_errands(conn, webhook.shop_id, "install"):
-        return "the installation looks at its reading now"
     return f"nothing waits for {operation}"
 
 

@@ -28,10 +28,9 @@ class Installation:
 
     `objects`: how many Shopify has been through; for `quiet_s` it has come no further. `is_paged`: everybody is read
     page by page, and the last one ended at `page_after`. `read_at`: everybody is known; then the figures are.
-    `with_values`
-    customers showed another number than 0, `values_sum` in all; `malformed` showed something that is no balance.
-    `adopted` got an opening balance, `left_alone` had entries already. `failures` in a row; `warning`: what it did
-    without.
+    `with_values` customers showed another number than 0, `values_sum` in all; `malformed` showed something that is no
+    balance. `adopted` got an opening balance, `left_alone` had entries already. `failures` in a row; `warning`: what it
+    did without.
     """
 
     id: UUID
