@@ -15,6 +15,7 @@ import jwt
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 from web_support import served
 
 from devstore import DevStore, ShopSpec
@@ -252,6 +253,21 @@ async def test_a_tab_left_open_fetches_another_token_from_the_page_that_refuses_
     fetching = await staff.http.get(httpx.URL(address).raw_path.decode())
     assert fetching.status_code == 200
     assert f'data-api-key="{CLIENT_ID}"' in fetching.text
+
+
+async def test_a_token_that_is_no_better_the_second_time_is_not_fetched_for_ever(staff: Staff) -> None:
+    query = {"shop": DOMAIN, "host": "YWRtaW4", "embedded": "1", "id_token": FORGERIES["signed with another secret"]()}
+    refused = await staff.http.get("/app", params=query)
+    found = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', refused.text)
+    assert found is not None
+    back = httpx.URL(html.unescape(found[1])).params["shopify-reload"]
+    with capture_logs() as logs:
+        answer = await staff.http.get(f"{back}&{urlencode({'id_token': query['id_token']})}")
+    assert answer.status_code == 401
+    assert "http-equiv" not in answer.text
+    assert "look at its settings" in answer.text
+    assert f"https://{DOMAIN}" in answer.headers["Content-Security-Policy"], "staff see it in the frame"
+    assert any("SHOPIFY_API_SECRET" in line.get("hint", "") for line in logs)
 
 
 async def test_a_refusal_lets_no_stranger_frame_it(staff: Staff) -> None:
