@@ -21,6 +21,7 @@ from devstore.control_calls import (
     changes_of,
     customer_of,
     guarded,
+    named_shop,
     number_of,
     read_body,
     text_of,
@@ -199,11 +200,7 @@ class AppControl:
         return answer([{"handle": one.handle, "payload": one.payload, "wallS": one.wall_s} for one in fired])
 
     def _shop(self, request: Request) -> Shop:
-        domain = cast("str", request.path_params["domain"])
-        shop = self.world.shops.get(domain)
-        if shop is None:
-            raise BadRequestError(f"there is no shop {domain}")
-        return shop
+        return named_shop(self.world.shops, request)
 
 
 def app_control_routes(world: World) -> list[Route]:

@@ -22,6 +22,7 @@ from devstore.control_calls import (
     customer_of,
     guarded,
     member_of,
+    named_shop,
     number_of,
     read_body,
     text_of,
@@ -230,11 +231,7 @@ class Control:
         return operation
 
     def _shop(self, request: Request) -> Shop:
-        domain = cast("str", request.path_params["domain"])
-        shop = self.world.shops.get(domain)
-        if shop is None:
-            raise BadRequestError(f"there is no shop {domain}")
-        return shop
+        return named_shop(self.world.shops, request)
 
 
 def control_routes(world: World, storage: Storage) -> list[Route]:

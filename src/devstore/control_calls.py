@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from devstore.calls import camel
 from devstore.gids import Gid, parse_gid
+from devstore.shops import Shop
 
 PREFIX = "/_devstore"
 
@@ -41,6 +42,15 @@ def guarded(handler: Handler) -> Handler:
 def answer(value: object, status: int = HTTPStatus.OK) -> Response:
     """A JSON answer."""
     return Response(json.dumps(value, separators=(",", ":")), status, media_type="application/json")
+
+
+def named_shop(shops: Mapping[str, Shop], request: Request) -> Shop:
+    """The shop in the path of a call. Raises BadRequestError."""
+    domain = cast("str", request.path_params["domain"])
+    shop = shops.get(domain)
+    if shop is None:
+        raise BadRequestError(f"there is no shop {domain}")
+    return shop
 
 
 async def read_body(request: Request) -> Json:

@@ -24,6 +24,7 @@ from devstore.control_calls import (
     changes_of,
     customer_of,
     guarded,
+    named_shop,
     number_of,
     read_body,
 )
@@ -115,11 +116,7 @@ class OrderControl:
         return answer({"merged": self._shop(request).merges.settle()})
 
     def _shop(self, request: Request) -> Shop:
-        domain = cast("str", request.path_params["domain"])
-        shop = self.world.shops.get(domain)
-        if shop is None:
-            raise BadRequestError(f"there is no shop {domain}")
-        return shop
+        return named_shop(self.world.shops, request)
 
 
 def order_control_routes(world: World) -> list[Route]:

@@ -17,7 +17,7 @@ from metafield_sync.ledger.posting import POINTS_MAX, Posting, post
 from metafield_sync.rewards.rule import EarningRule
 from metafield_sync.sync.inbox.fields import trim
 from metafield_sync.sync.orders.applying import apply_order, apply_refund
-from metafield_sync.sync.orders.earnings import forget_customer
+from metafield_sync.sync.orders.earnings import forget_orders
 from metafield_sync.sync.orders.reading import read_order, read_refund
 from metafield_sync.sync.orders.rules import list_rules, rule_of_order, save_rule
 from metafield_sync.sync.orders.standing import OrderUnknown, order_standing
@@ -279,7 +279,7 @@ async def test_a_key_that_somebody_else_used_holds_nothing_up_for_ever(shop: Sho
 async def test_an_order_that_was_redacted_is_changed_by_nothing(shop: Shop, world: World) -> None:
     await shop.told(world)
     async with shop.db.shop(shop.shop_id) as conn:
-        assert await forget_customer(conn, shop.shop_id, ANNA, [ORDER, 1002]) == 2
+        await forget_orders(conn, shop.shop_id, [ORDER, 1002], of_customers=[ANNA])
     assert "redacted" in await shop.told(world)
     assert "redacted" in await shop.refunded(refund(world, {0: 1}))
     late = World(1002, customer=ANNA, status="paid", lines=world.lines)

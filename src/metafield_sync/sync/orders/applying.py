@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from metafield_sync.customers.identity import ShopifyCustomerId, is_redacted
 from metafield_sync.sync.errands import note_errand
 from metafield_sync.sync.orders import store
-from metafield_sync.sync.orders.earnings import forget_order
+from metafield_sync.sync.orders.earnings import forget_orders
 from metafield_sync.sync.orders.reading import digest
 from metafield_sync.sync.orders.settling import ORDER_ERRAND, settle
 
@@ -44,7 +44,7 @@ async def apply_order(
     if known.is_forgotten:
         return f"order {snapshot.order_id} is redacted: nothing changes"
     if snapshot.customer_id is not None and await is_redacted(conn, shop_id, ShopifyCustomerId(snapshot.customer_id)):
-        await forget_order(conn, shop_id, snapshot.order_id)
+        await forget_orders(conn, shop_id, [snapshot.order_id])
         return f"order {snapshot.order_id}: its customer is redacted, and so it is"
     verdict = _judge(known, snapshot, read_at)
     if verdict == "older":

@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from uuid import UUID
 
     from psycopg import AsyncConnection
 
     from metafield_sync.db.database import ShopId
-
-
-NOBODY = 0
-"""No customer of Shopify's has this id."""
 
 
 async def move_earnings(conn: AsyncConnection, shop_id: ShopId, from_customer: UUID, to_customer: UUID) -> int:
@@ -55,10 +51,10 @@ select count(*) from moved
 """
 
 
-async def forget_customer(
-    conn: AsyncConnection, shop_id: ShopId, shopify_customer_id: int, order_ids: Sequence[int]
-) -> int:
-    """Cut the link between a customer and their orders, and let nothing that comes later change these orders.
+async def forget_orders(
+    conn: AsyncConnection, shop_id: ShopId, order_ids: Iterable[int], *, of_customers: Iterable[int] = ()
+) -> None:
+    """Cut the link between orders and whose they were, and let nothing that comes later change them.
 
     Amounts stay: what the orders were worth, and what they gave. Orders that are not known yet are made known as
     forgotten, so that a late webhook finds nobody to give points to.
@@ -66,31 +62,12 @@ async def forget_customer(
     Args:
         conn: in a transaction of the shop. Locks orders, so it comes before customers are locked.
         shop_id: whose.
-        shopify_customer_id: who is to be forgotten, by Shopify's id.
-        order_ids: Shopify's ids of the orders it says to redact; the customer's others are found by the customer.
-
-    Returns:
-        How many orders that were.
+        order_ids: Shopify's ids of the orders.
+        of_customers: Shopify's ids of customers, all of whose orders are forgotten too.
     """
-    parameters = {"shop": shop_id, "customer": shopify_customer_id, "orders": sorted(set(order_ids))}
-    await conn.execute(MAKE_FORGOTTEN, parameters)
-    await conn.execute(LOCK_FORGOTTEN, parameters)
-    await conn.execute(DROP_REFUNDS, parameters)
-    async with conn.cursor() as cur:
-        await cur.execute(FORGET, parameters)
-        row = await cur.fetchone()
-    return 0 if row is None else row[0]
-
-
-async def forget_order(conn: AsyncConnection, shop_id: ShopId, order_id: int) -> None:
-    """Let nothing change an order any more, and nothing of it say whose it is: its customer was redacted already.
-
-    Args:
-        conn: in a transaction of the shop that holds the order's lock.
-        shop_id: whose.
-        order_id: Shopify's id of the order.
-    """
-    await forget_customer(conn, shop_id, NOBODY, [order_id])
+    parameters = {"shop": shop_id, "customers": sorted(of_customers), "orders": sorted(set(order_ids))}
+    for statement in (MAKE_FORGOTTEN, LOCK_FORGOTTEN, DROP_REFUNDS, FORGET):
+        await conn.execute(statement, parameters)
 
 
 MAKE_FORGOTTEN = """
@@ -104,7 +81,7 @@ on conflict (shop_id, order_id) do nothing
 LOCK_FORGOTTEN = """
 select 1
 from orders
-where shop_id = %(shop)s and (shopify_customer_id = %(customer)s or order_id = any (%(orders)s))
+where shop_id = %(shop)s and (shopify_customer_id = any (%(customers)s::bigint[]) or order_id = any (%(orders)s))
 order by order_id
 for no key update
 """
@@ -114,26 +91,22 @@ delete from order_refunds r
 using orders o
 where
   o.shop_id = %(shop)s
-  and (o.shopify_customer_id = %(customer)s or o.order_id = any (%(orders)s))
+  and (o.shopify_customer_id = any (%(customers)s::bigint[]) or o.order_id = any (%(orders)s))
   and r.shop_id = o.shop_id
   and r.order_id = o.order_id
 """
 
 FORGET = """
-with forgotten as (
-  update orders
-  set
-    shopify_customer_id = null,
-    updated_at = null,
-    facts = null,
-    facts_digest = null,
-    known_since = null,
-    is_left_out = null,
-    read_wanted_at = null,
-    is_forgotten = true,
-    waits_for = null
-  where shop_id = %(shop)s and (shopify_customer_id = %(customer)s or order_id = any (%(orders)s))
-  returning 1
-)
-select count(*) from forgotten
+update orders
+set
+  shopify_customer_id = null,
+  updated_at = null,
+  facts = null,
+  facts_digest = null,
+  known_since = null,
+  is_left_out = null,
+  read_wanted_at = null,
+  is_forgotten = true,
+  waits_for = null
+where shop_id = %(shop)s and (shopify_customer_id = any (%(customers)s::bigint[]) or order_id = any (%(orders)s))
 """

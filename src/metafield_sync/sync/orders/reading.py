@@ -23,7 +23,7 @@ from metafield_sync.rewards.order import (
     gift_card_money,
     goods_tax,
 )
-from metafield_sync.shopify.shapes import moment
+from metafield_sync.shopify.shapes import mapping, moment, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 ID_MAX = 2**63 - 1
 QUANTITY_MAX = 10**9
 MONEY = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?", re.ASCII)
-ID_DIGITS = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 STATUS = re.compile(r"[a-z_]{1,40}", re.ASCII)
 CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 SHIPPING_ADJUSTMENT = "shipping_refund"
@@ -72,7 +71,7 @@ def read_order(document: Mapping[str, Any]) -> Snapshot:
     Raises:
         OrderUnreadable: a field is missing or malformed.
     """
-    customer = _mapping(document.get("customer"))
+    customer = mapping(document.get("customer"))
     taxes_included = document.get("taxes_included") is True
     described = _list(document, "line_items")
     lines = [_line(line, taxes_included=taxes_included) for line in described]
@@ -111,7 +110,7 @@ def read_refund(document: Mapping[str, Any]) -> tuple[int, RefundFacts]:
     """
     goods, tax = NOTHING, NOTHING
     for returned in _list(document, "refund_line_items"):
-        line = _mapping(returned.get("line_item")) or {}
+        line = mapping(returned.get("line_item")) or {}
         if line.get("gift_card") is not True:
             goods += _money(returned, "subtotal")
             tax += _money(returned, "total_tax", default=NOTHING)
@@ -206,10 +205,10 @@ def _goods_tax(document: Mapping[str, Any], described: Sequence[Mapping[str, Any
 
 def _adjustment(refund: Mapping[str, Any]) -> Decimal:
     adjustments = _list(refund, "order_adjustments")
-    return sum((_money(one, "amount") for one in adjustments if not _is_left_out(one)), NOTHING)
+    return sum((_money(one, "amount") for one in adjustments if not _is_no_goodwill(one)), NOTHING)
 
 
-def _is_left_out(adjustment: Mapping[str, Any]) -> bool:
+def _is_no_goodwill(adjustment: Mapping[str, Any]) -> bool:
     reason = adjustment.get("reason")
     is_pending = isinstance(reason, str) and reason.lower().replace(" ", "_") == PENDING_REASON
     return is_pending or adjustment.get("kind") == SHIPPING_ADJUSTMENT
@@ -217,7 +216,7 @@ def _is_left_out(adjustment: Mapping[str, Any]) -> bool:
 
 def _money(document: Mapping[str, Any], name: str, *, default: Decimal | None = None) -> Decimal:
     """An amount in the shop's currency: of `name_set` its shop money, else the plain field, which is the same."""
-    shop_money = _mapping((_mapping(document.get(f"{name}_set")) or {}).get("shop_money"))
+    shop_money = mapping((mapping(document.get(f"{name}_set")) or {}).get("shop_money"))
     value = document.get(name) if shop_money is None else shop_money.get("amount")
     if value is None and default is not None:
         return default
@@ -248,11 +247,9 @@ def _quantity(document: Mapping[str, Any], name: str) -> int | None:
 
 
 def _id(document: Mapping[str, Any], name: str) -> int:
-    value = document.get(name)
-    if isinstance(value, str) and ID_DIGITS.fullmatch(value):
-        # As text, because it is too long for the numbers of many who read JSON.
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= ID_MAX:
+    # As text, too: it is too long for the numbers of many who read JSON.
+    value = whole(document.get(name))
+    if value is None or not 0 < value <= ID_MAX:
         raise _unreadable(name)
     return value
 
@@ -284,17 +281,13 @@ def _tags(value: Any) -> tuple[str, ...] | None:
     return tuple(tag for tag in cast("list[Any]", value) if isinstance(tag, str))
 
 
-def _mapping(value: Any) -> dict[str, Any] | None:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
-
-
 def _list(document: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     value = document.get(name)
     if value is None:
         return []
     if not isinstance(value, list):
         raise _unreadable(name)
-    found = [_mapping(one) for one in cast("list[Any]", value)]
+    found = [mapping(one) for one in cast("list[Any]", value)]
     if None in found:
         raise _unreadable(name)
     return [one for one in found if one is not None]

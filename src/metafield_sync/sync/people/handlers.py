@@ -15,6 +15,7 @@ from metafield_sync.customers.identity import (
 )
 from metafield_sync.errors import AppError
 from metafield_sync.shopify.ids import read_customer_id
+from metafield_sync.shopify.shapes import mapping, whole
 from metafield_sync.sync.people.data_requests import note_data_request
 from metafield_sync.sync.people.merges import note_merge
 from metafield_sync.sync.people.mirrors import bring_back, note_deleted
@@ -100,10 +101,10 @@ async def handle_data_request(conn: AsyncConnection, webhook: Webhook) -> str:
 
 
 def _object(payload: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = payload.get(name)
-    if not isinstance(value, dict):
+    value = mapping(payload.get(name))
+    if value is None:
         raise PayloadUnreadable(f"The webhook has no {name}.")
-    return cast("dict[str, Any]", value)
+    return value
 
 
 def _id(payload: Mapping[str, Any], name: str) -> int:
@@ -126,7 +127,5 @@ def _ids(value: object) -> list[int]:
 
 
 def _number(value: object) -> int | None:
-    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(SHOPIFY_ID_MAX))):
-        return None
-    return int(text) if 0 < int(text) <= SHOPIFY_ID_MAX else None
+    number = whole(value)
+    return number if number is not None and 0 < number <= SHOPIFY_ID_MAX else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from metafield_sync.customers import redaction
 from metafield_sync.customers.identity import ShopifyCustomerId
 from metafield_sync.ledger.redaction import forget_metadata
-from metafield_sync.sync.orders.earnings import forget_customer
+from metafield_sync.sync.orders.earnings import forget_orders
 from metafield_sync.sync.people import mirrors, traces
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from metafield_sync.db.database import ShopId
-
-NOBODY = 0
-"""No customer of Shopify's has this id."""
 
 
 async def redact_customer(
@@ -59,8 +56,7 @@ async def _forget_orders(
     conn: AsyncConnection, shop_id: ShopId, shopify_ids: set[ShopifyCustomerId], named: Sequence[int]
 ) -> set[int]:
     order_ids = {*named, *await traces.orders_of(conn, shop_id, sorted(shopify_ids))}
-    for shopify_id in sorted(shopify_ids):
-        await forget_customer(conn, shop_id, shopify_id, sorted(order_ids))
+    await forget_orders(conn, shop_id, order_ids, of_customers=shopify_ids)
     return order_ids
 
 
@@ -68,11 +64,10 @@ async def redact_shop(conn: AsyncConnection, shop_id: ShopId) -> int:
     """Forget who all customers of a shop were; returns how many. Again it changes nothing.
 
     If the shop installs the app again, the same customers come as new ones, with nothing: unlike after a redaction of
-    their own, they are still there. One transaction, whatever the size: some seconds for 100,000 customers, of a shop
-    in which nothing happens any more.
+    their own, they are still there. One transaction, whatever the size: nothing else happens in such a shop.
     """
     order_ids = await traces.all_orders(conn, shop_id)
-    await forget_customer(conn, shop_id, NOBODY, order_ids)
+    await forget_orders(conn, shop_id, order_ids)
     customers = await redaction.erase_all_identities(conn, shop_id)
     await forget_metadata(conn, shop_id, None)
     await mirrors.turn_off(conn, shop_id, None, "redacted")
